@@ -1,4 +1,4 @@
-"""What Meridian GTM asks of a store: revisions, transactions, leases and a watch that loses nothing.
+"""What Meridian GTM asks of a store: revisions, transactions, leases, a watch that loses nothing.
 
 `gtm.etcd` and `gtm.memory` implement `Store`; one contract suite (`tests/integration/
 test_store_contract.py`) runs on both. Keys are text, values are bytes, revisions are those of etcd
@@ -92,7 +92,7 @@ class Get(Struct, frozen=True):
 
 
 class Txn(Struct, frozen=True):
-    """If all of `compares` hold do `then`, else `orelse`. A `Txn` may be an operation itself, once."""
+    """If all of `compares` hold do `then`, else `orelse`; may be an operation itself, once."""
 
     compares: tuple[Compare, ...] = ()
     then: tuple[Op, ...] = ()

@@ -1,0 +1,1 @@
+"""The coordinator: judges what the regions saw and publishes it to etcd."""

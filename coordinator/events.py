@@ -1,0 +1,160 @@
+"""What goes into the engine and what comes out of it. Values only.
+
+`engine.handle(event, now) -> effects`: no clock, socket, store or dice inside a decision.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from gtm.model import Resources
+from gtm.state import PoolState, Routes, VerdictRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Column = NDArray[np.int64]
+
+
+class Now(Struct, frozen=True):
+    """The instant of an event: `mono_ms` for durations, `wall_s` (Unix) for show and storage."""
+
+    mono_ms: int
+    wall_s: float
+
+
+class TargetKey(Struct, frozen=True, order=True):
+    """What is probed and judged once, however many pools name it."""
+
+    check: str
+    address: str
+    port: int
+
+
+NONE, SUCCESS, FAILURE, NO_OPINION = 0, 1, 2, 3
+"""Outcomes in columns, numbered as in agent.proto."""
+
+
+# ---- in ------------------------------------------------------------------------------------
+
+
+class Configured(Struct, frozen=True, kw_only=True):
+    """The configuration as of a head: `generation` and the mod_revision of `serve/head`."""
+
+    resources: Resources
+    generation: int
+    head_revision: int
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """What the store says at start, before any result: verdicts and published states.
+
+    Votes in the records count for one grace; `pools` and `routes` are what resolvers serve now.
+    """
+
+    verdicts: dict[TargetKey, VerdictRecord]
+    pools: dict[str, PoolState]
+    routes: dict[str, Routes]
+    met: frozenset[str] = frozenset()
+
+
+class Met(Struct, frozen=True, kw_only=True):
+    """The regions met by any coordinator, as the store lists them now."""
+
+    regions: frozenset[str]
+
+
+class AgentFound(Struct, frozen=True, kw_only=True):
+    """An agent opened a stream; its columns are empty until its digest comes."""
+
+    region: str
+    agent: str
+
+
+class AgentLost(Struct, frozen=True, kw_only=True):
+    """An agent's stream ended; its opinions lapse with the grace."""
+
+    region: str
+    agent: str
+
+
+class Frame(Struct, frozen=True, kw_only=True):
+    """Results of one agent in order; row i of every column speaks of the same probe.
+
+    `target` holds the engine's own numbers (`Engine.number`); rows of unknown targets are gone
+    already. `rtt_us` and the phases are 0 where unknown; `reason` indexes `reasons` (0 is "").
+    """
+
+    region: str
+    agent: str
+    target: Column
+    outcome: Column
+    age_ms: Column
+    rtt_us: Column
+    reason: Column
+    reasons: tuple[str, ...] = ("",)
+    phases: tuple[Column, Column, Column, Column, Column] | None = None
+
+
+class Digest(Struct, frozen=True, kw_only=True):
+    """Where one agent stands with each target: last outcome, streak, age, smoothed round trip."""
+
+    region: str
+    agent: str
+    target: Column
+    outcome: Column
+    streak: Column
+    age_ms: Column
+    rtt_us: Column
+    reason: Column
+    reasons: tuple[str, ...] = ("",)
+
+
+class Tick(Struct, frozen=True):
+    """Time passed: graces and withheld pools are looked at."""
+
+
+Incoming = Configured | Restored | Met | AgentFound | AgentLost | Frame | Digest | Tick
+
+
+# ---- out -----------------------------------------------------------------------------------
+
+
+class PublishPool(Struct, frozen=True, kw_only=True):
+    """Write `serve/pools/<name>`; state None deletes it."""
+
+    name: str
+    state: PoolState | None
+
+
+class PublishRoutes(Struct, frozen=True, kw_only=True):
+    """Write `serve/routes/<instance>`; None deletes it."""
+
+    instance: str
+    routes: Routes | None
+
+
+class PublishVerdict(Struct, frozen=True, kw_only=True):
+    """Write `verdicts/<target>`; None deletes it (nobody names the target any more)."""
+
+    target: TargetKey
+    record: VerdictRecord | None
+
+
+class RaiseAlarm(Struct, frozen=True, kw_only=True):
+    """Something that an operator should know stands from now on."""
+
+    id: str
+    text: str
+
+
+class ClearAlarm(Struct, frozen=True, kw_only=True):
+    """It stands no more."""
+
+    id: str
+
+
+Effect = PublishPool | PublishRoutes | PublishVerdict | RaiseAlarm | ClearAlarm

@@ -1,0 +1,113 @@
+"""Between frozen values and JSON: what lies in the store and what travels through RPC.
+
+Reading here trusts what was validated before it was stored; users' input goes through
+`gtm.config`. A value that does not fit its type raises ValueError, nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from gtm.model import TYPES, Check, Pool, Resource
+from gtm.state import PoolState
+from gtm.units import Duration, Least, Share, Voters
+
+T = TypeVar("T")
+
+_COMMON = frozenset(Check.__struct_fields__) - {"port", "options"}
+
+
+def _enc_hook(value: object) -> object:
+    if isinstance(value, Duration | Share):
+        return str(value)
+    if isinstance(value, Least | Voters):
+        return value.plain()
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+def _dec_hook(type_: type, value: object) -> object:
+    if type_ in (Duration, Share, Least, Voters):
+        return type_.parse(value)
+    raise NotImplementedError(f"{type_.__name__} has no JSON form")
+
+
+def canonical(value: object) -> bytes:
+    """`value` (plain data) as JSON with sorted keys: equal values, equal bytes."""
+    return msgspec.json.encode(value, order="sorted")
+
+
+def plain(value: object) -> Any:
+    """Any value of model or state as plain data, in the form that users write."""
+    data = msgspec.to_builtins(value, enc_hook=_enc_hook)
+    if isinstance(value, Check):
+        options = msgspec.json.decode(data.pop("options"))
+        port = data.pop("port")
+        data["regions"] = data["regions"] or "all"
+        return {**data, **({"port": port} if port else {}), **options}
+    return _unfold(data)
+
+
+def _unfold(data: Any) -> Any:
+    """Steering and failover in their short forms, wherever they stand in `data`."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if key == "steering" and isinstance(value, dict) and "options" in value:
+                options = msgspec.json.decode(value["options"])
+                data[key] = {"type": value["type"], **options} if options else value["type"]
+            elif key == "failover" and isinstance(value, dict):
+                data[key] = value if value.get("pinned") else "auto"
+            else:
+                _unfold(value)
+    elif isinstance(data, list | tuple):
+        for value in data:
+            _unfold(value)
+    return data
+
+
+def _fold(data: Any) -> Any:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if key == "steering" and isinstance(value, str):
+                data[key] = {"type": value, "options": "{}"}
+            elif key == "steering" and isinstance(value, dict):
+                options = {name: part for name, part in value.items() if name != "type"}
+                data[key] = {"type": value.get("type"), "options": canonical(options).decode()}
+            elif key == "failover" and value == "auto":
+                data[key] = {}
+            elif isinstance(value, dict | list):
+                _fold(value)
+    elif isinstance(data, list):
+        for value in data:
+            _fold(value)
+    return data
+
+
+def encode(value: object) -> bytes:
+    """Any value of model or state as JSON bytes; equal values give equal bytes."""
+    return canonical(plain(value))
+
+
+def decode(data: bytes, type_: type[T]) -> T:
+    """JSON bytes as a `type_` of model or state; ValueError where they are not."""
+    return convert(msgspec.json.decode(data), type_)
+
+
+def convert(data: Any, type_: type[T]) -> T:
+    """Plain data (which is taken over and may be changed) as a `type_`; ValueError if it isn't."""
+    if type_ is Check and isinstance(data, dict):
+        options = {key: value for key, value in data.items() if key not in _COMMON}
+        port = options.pop("port", 0)
+        data = {key: value for key, value in data.items() if key in _COMMON}
+        if data.get("regions") == "all":
+            data["regions"] = ()
+        data |= {"port": port, "options": canonical(options).decode()}
+    elif type_ in (PoolState, Pool) or type_.__name__ == "Instance":
+        data = _fold(data)
+    return msgspec.convert(data, type_, dec_hook=_dec_hook)
+
+
+def resource(kind: str, data: Any) -> Resource:
+    """Plain data as a resource of `kind`; ValueError where it is not, KeyError for no such kind."""
+    return convert(data, TYPES[kind])

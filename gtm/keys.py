@@ -1,0 +1,104 @@
+"""The one place that spells a key of the store (docs/architecture.md has the layout).
+
+All that a resolver reads lies under `SERVE`.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+ROOT = "/gtm/v1/"
+SERVE = ROOT + "serve/"
+HEAD = SERVE + "head"
+CONFIG = SERVE + "config/"
+RECORDS = SERVE + "records/"
+POOLS = SERVE + "pools/"
+ROUTES = SERVE + "routes/"
+REGIONS = ROOT + "regions/"
+IDS = ROOT + "ids/"
+VERDICTS = ROOT + "verdicts/"
+ALARMS = ROOT + "alarms/"
+COORDINATORS = ROOT + "members/coordinators/"
+AGENTS = ROOT + "members/agents/"
+LEADERS = ROOT + "leaders/"
+
+
+def config(kind: str, name: str) -> str:
+    """A resource as users wrote it."""
+    return f"{CONFIG}{kind}/{name}"
+
+
+def records(zone: str, bucket: str) -> str:
+    """One bucket of a zone's static records; `bucket` is a text of bits, "-" for the only one."""
+    return f"{RECORDS}{zone}/{bucket}"
+
+
+def pool(name: str) -> str:
+    """A pool's published state."""
+    return POOLS + name
+
+
+def routes(instance: str) -> str:
+    """The published routes of an instance's rules."""
+    return ROUTES + instance
+
+
+def region(name: str) -> str:
+    """A region that was met."""
+    return REGIONS + name
+
+
+def identity(instance_id: str) -> str:
+    """Who holds an instance id."""
+    return IDS + instance_id
+
+
+def verdict(check: str, address: str, port: int) -> str:
+    """The last verdict over a target."""
+    return f"{VERDICTS}{check}/{address}/{port}"
+
+
+def coordinator(member: str) -> str:
+    """A coordinator that is alive (under its lease)."""
+    return COORDINATORS + member
+
+
+def agent(coordinator_id: str, agent_id: str) -> str:
+    """An agent that streams to a coordinator (under the coordinator's lease)."""
+    return f"{AGENTS}{coordinator_id}/{agent_id}"
+
+
+def leader(shard: int = 0) -> str:
+    """The leadership of a shard."""
+    return f"{LEADERS}{shard}"
+
+
+class Spelled(Struct, frozen=True):
+    """What a key under `SERVE` names: `what` is head, config, records, pools or routes."""
+
+    what: str
+    kind: str = ""
+    name: str = ""
+    bucket: str = ""
+
+
+def spelled(key: str) -> Spelled | None:
+    """The reverse of the functions above for keys under `SERVE`; None for a key of no known form."""
+    if not key.startswith(SERVE):
+        return None
+    match key[len(SERVE) :].split("/"):
+        case ["head"]:
+            return Spelled("head")
+        case ["config", kind, name]:
+            return Spelled("config", kind=kind, name=name)
+        case ["records", zone, bucket]:
+            return Spelled("records", name=zone, bucket=bucket)
+        case ["pools" | "routes" as what, name]:
+            return Spelled(what, name=name)
+    return None
+
+
+def verdict_target(key: str) -> tuple[str, str, int]:
+    """(check, address, port) of a verdict's key; ValueError for another key."""
+    check, address, port = key.removeprefix(VERDICTS).split("/")
+    return check, address, int(port)

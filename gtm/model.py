@@ -1,0 +1,222 @@
+"""The resources that users write, as frozen values: zones, regions, checks, pools, instances.
+
+What a check of some type or a steering policy may be told is not spelled here: it stands in that
+variant's own file and travels as canonical JSON text (`options`). Names, defaults and meanings are
+those of docs/configuration.md, which is generated from this module; `gtm.config` fills it from
+files and RPC, `gtm.codec` writes and reads it as JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from gtm.units import Duration, Least, Share, Voters
+
+KINDS = ("zones", "regions", "lines", "checks", "pools", "instances")
+"""Every kind of resource, referenced ones before those that refer to them."""
+
+Kind = Literal["zones", "regions", "lines", "checks", "pools", "instances"]
+Family = Literal["ipv4", "ipv6"]
+FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
+Mode = Literal["smart", "online", "offline"]
+WhenAllDown = Literal["lowest_ordinal", "all", "nodata", "servfail"]
+
+
+def _form(name: str) -> Meta:
+    return Meta(extra={"form": name})
+
+
+def _doc(text: str) -> Meta:
+    return Meta(description=text)
+
+
+Label = Annotated[str, _form("label")]
+"""DNS-label characters, at most 63."""
+DomainName = Annotated[str, _form("domain")]
+"""An absolute domain name in lower case without the last dot; "." is the root."""
+AddressText = Annotated[str, _form("address")]
+"""The canonical text of an IPv4 or IPv6 address."""
+LineText = Annotated[str, _form("line")]
+"""The canonical text of a line (`gtm.lines`)."""
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Soa(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The start of authority of a zone (RFC 1035, section 3.3.13)."""
+
+    mname: Annotated[DomainName, _doc("primary server; default: the first nameserver")] = ""
+    rname: Annotated[DomainName, _doc("mailbox as a name; default: hostmaster.ZONE")] = ""
+    refresh: Annotated[Duration, _doc("refresh timer")] = Duration(3_600_000)
+    retry: Annotated[Duration, _doc("retry timer")] = Duration(600_000)
+    expire: Annotated[Duration, _doc("expire timer")] = Duration(7 * 86_400_000)
+    minimum: Annotated[Duration, _doc("TTL of negative answers (RFC 2308)")] = Duration(30_000)
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Static records of one name and type."""
+
+    name: Annotated[str, _doc("relative to the zone, @ is the apex, * a wildcard (RFC 4592)")]
+    type: Annotated[str, _doc("any type, by name or as TYPE123")]
+    ttl: Annotated[Duration | None, _doc("default: the zone's ttl")] = None
+    data: Annotated[tuple[str, ...], _doc("one text in zone-file form for each record")]
+
+
+class Zone(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A domain that we are authoritative for; access names live under it."""
+
+    nameservers: Annotated[tuple[DomainName, ...], _doc("names of the NS records at the apex")]
+    soa: Annotated[Soa, _doc("start of authority")] = field(default_factory=Soa)
+    ttl: Annotated[Duration, _doc("TTL of static records")] = Duration(300_000)
+    records: Annotated[tuple[Record, ...], _doc("static records")] = ()
+
+
+class Region(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place from which agents probe."""
+
+    location: Annotated[tuple[float, float] | None, _doc("[latitude, longitude]")] = None
+    lines: Annotated[tuple[LineText, ...], _doc("the clients it stands for")] = ()
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """A health-check template; `options` is the JSON text of the settings of its type.
+
+    In JSON the settings stand beside the common keys; `gtm.codec` folds and unfolds them. `port`
+    is always written where the type has one, 0 is ping's.
+    """
+
+    type: Annotated[str, _doc("ping, tcp, http or https")]
+    interval: Annotated[Duration, _doc("from probe to probe, 1s to 1h")] = Duration(15_000)
+    timeout: Annotated[Duration, _doc("for the whole probe (ping: for each packet)")] = Duration(
+        2_000
+    )
+    fall: Annotated[int, Meta(ge=1, le=100), _doc("failures in a row that turn a vote down")] = 2
+    rise: Annotated[int, Meta(ge=1, le=100), _doc("successes in a row that turn it up")] = 2
+    regions: Annotated[tuple[Label, ...], _doc("who votes: all, or names of regions")] = ()
+    failing_share: Annotated[Share, _doc("down from this share of failing regions on")] = field(
+        default_factory=lambda: Share.parse("50%")
+    )
+    min_voters: Annotated[Voters, _doc("majority, a count or a share of the regions")] = field(
+        default_factory=Voters
+    )
+    port: int = 0
+    options: str = "{}"
+
+    def probe(self) -> tuple[str, int, str]:
+        """What makes a target another target when it changes: type, port, options."""
+        return (self.type, self.port, self.options)
+
+
+class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One member of a pool."""
+
+    value: Annotated[AddressText, _doc("an IPv4 or IPv6 address")]
+    port: Annotated[Port | UnsetType, _doc("to probe, instead of the check's")] = UNSET
+    weight: Annotated[int, Meta(ge=0, le=255), _doc("0: only when no other is up")] = 1
+    mode: Annotated[Mode, _doc("smart: health decides; online: always in; offline: out")] = "smart"
+    note: Annotated[str, _doc("for people")] = ""
+
+
+class Steering(Struct, frozen=True, kw_only=True):
+    """Which policy picks among addresses; `options` is the JSON text of its settings.
+
+    In JSON: the bare word, or `{type: WORD, ...settings}`.
+    """
+
+    type: str = "round_robin"
+    options: str = "{}"
+
+
+class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A set of addresses of one family that stand for each other."""
+
+    type: Annotated[Family, _doc("ipv4 or ipv6")]
+    checks: Annotated[tuple[Label, ...], _doc("one check; none: always up, unmonitored")] = ()
+    addresses: Annotated[tuple[Address, ...], _doc("the members, in order")] = ()
+    steering: Annotated[Steering, _doc("round_robin or weighted")] = field(default_factory=Steering)
+    min_available: Annotated[Least, _doc("count or share below which it is unavailable")] = field(
+        default_factory=Least
+    )
+    max_answers: Annotated[int, Meta(ge=1, le=64), _doc("addresses in one answer")] = 8
+
+
+class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Pools that serve together; the next tier serves when none of them is available."""
+
+    pools: Annotated[tuple[Label, ...], _doc("names of pools")]
+
+
+class Failover(Struct, frozen=True, kw_only=True):
+    """How a rule chooses its tier: the first available (auto), or always tier `pinned` (from 1)."""
+
+    pinned: int = 0
+
+
+class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Clients of these lines get these tiers."""
+
+    name: Annotated[Label, _doc("unique in the instance")]
+    lines: Annotated[tuple[LineText, ...], _doc("which clients")]
+    tiers: Annotated[tuple[Tier, ...], _doc("ordered pool sets, the first goes first")]
+    failover: Annotated[Failover, _doc("auto, or {pinned: TIER} counted from 1")] = field(
+        default_factory=Failover
+    )
+    failback: Annotated[Literal["immediate"], _doc("when an earlier tier returns")] = "immediate"
+    on_exhausted: Annotated[
+        Literal["stop", "widen"], _doc("stop: when_all_down; widen: the rule of the wider line")
+    ] = "stop"
+
+
+class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A service under our steering: its names, and which clients get which pools."""
+
+    id: Annotated[str, _doc("gtm and 8 digits; allocated when left out")] = ""
+    zone: Annotated[DomainName, _doc("required with more than one zone")] = ""
+    access_names: Annotated[tuple[DomainName, ...], _doc("default: ID.ZONE")] = ()
+    domain: Annotated[DomainName, _doc("the users' own service name, for people")] = ""
+    aliases: Annotated[tuple[DomainName, ...], _doc("further names of the users")] = ()
+    ttl: Annotated[Duration, _doc("TTL of the addresses")] = Duration(60_000)
+    unmatched: Annotated[
+        Literal["", "nodata"], _doc("clients that no rule matches; needed without a default rule")
+    ] = ""
+    enabled: Annotated[bool, _doc("false: NXDOMAIN")] = True
+    when_all_down: Annotated[WhenAllDown, _doc("what is answered when no tier is available")] = (
+        "lowest_ordinal"
+    )
+    rules: Annotated[tuple[Rule, ...], _doc("lines to tiers")] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """The access names, the system's own where none is given."""
+        return self.access_names or (f"{self.id}.{self.zone}",)
+
+
+Resource = Zone | Region | Check | Pool | Instance
+TYPES: dict[str, type[Resource]] = {
+    "zones": Zone,
+    "regions": Region,
+    "checks": Check,
+    "pools": Pool,
+    "instances": Instance,
+}
+
+
+class Resources(Struct, frozen=True, kw_only=True):
+    """A whole set of resources, by kind and name; treat the mappings as read-only."""
+
+    zones: dict[str, Zone] = field(default_factory=dict)
+    regions: dict[str, Region] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    instances: dict[str, Instance] = field(default_factory=dict)
+
+    def kind(self, kind: str) -> dict[str, Resource]:
+        """The resources of one kind; empty for kinds that have none yet."""
+        return getattr(self, kind, {})
+
+
+def target_port(check: Check, address: Address) -> int:
+    """The port that is probed: the address's own, else the check's; 0 for types without one."""
+    if check.port == 0 or address.port is UNSET:
+        return check.port
+    return address.port
