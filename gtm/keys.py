@@ -83,7 +83,7 @@ class Spelled(Struct, frozen=True):
 
 
 def spelled(key: str) -> Spelled | None:
-    """The reverse of the functions above for keys under `SERVE`; None for a key of no known form."""
+    """The reverse of the functions above, for keys under `SERVE`; None where no form is known."""
     if not key.startswith(SERVE):
         return None
     match key[len(SERVE) :].split("/"):

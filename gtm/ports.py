@@ -1,6 +1,6 @@
 """What parts are handed instead of importing each other.
 
-The coordinator must validate and explain, but may import neither agent nor resolver: `ctl/policy.py`
+The coordinator validates and explains, but may import neither agent nor resolver: `ctl/policy.py`
 implements `Policy` from the probes' settings and the resolver's pure modules, and hands it in.
 """
 
