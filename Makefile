@@ -1,0 +1,92 @@
+# Two commands matter: `make demo` and `make test`. Both set up everything that they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GEO := python-geoacumen==2024.6.23
+PROTOS := $(wildcard proto/gtm/v1/*.proto)
+# The oldest supported generator, in an environment of its own: it pins an older protobuf.
+PROTO_TOOLS := grpcio-tools==1.75.0
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
+	docs bench bench-dns fuzz clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+# ---- setting up ------------------------------------------------------------------------------
+
+$(VENV)/.run: pyproject.toml Makefile gtm/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps '$(GEO)'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	@touch $@
+
+$(VENV)/proto/.stamp: Makefile | $(VENV)/.run
+	$(PYTHON) -m venv $(VENV)/proto
+	$(VENV)/proto/bin/python -m pip install --quiet --disable-pip-version-check \
+	  '$(PROTO_TOOLS)' 'setuptools<81'
+	@touch $@
+
+venv: $(VENV)/.run  ## a virtual environment with the command `gtm`
+
+venv-dev: $(VENV)/.dev  ## the same with what the tests need
+
+system:  ## the strangers of the tests (etcd, dig, kdig), from Debian where we may install them
+	@deploy/test-packages
+
+# ---- running ---------------------------------------------------------------------------------
+
+demo: $(VENV)/.run  ## the seed story on this machine, told step by step
+	$(BIN)/gtm demo
+
+up: $(VENV)/.run  ## one machine with everything, from examples/quickstart.yaml
+	$(BIN)/gtm up -c examples/quickstart.yaml
+
+# ---- proving ---------------------------------------------------------------------------------
+
+test: system $(VENV)/.dev check-proto style types contracts  ## everything that CI checks
+	$(PYTEST) -n 2 --dist loadfile
+
+check: $(VENV)/.dev style types contracts unit  ## style, types, contracts, unit: under a minute
+
+style: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(PYTEST) -q tests/unit tests/variants tests/scenarios
+
+proto: $(VENV)/proto/.stamp  ## generate gtm/v1 from proto/
+	$(VENV)/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. $(PROTOS)
+	$(VENV)/proto/bin/python -m grpc_tools.protoc -Iproto --grpc_python_out=. \
+	  $(filter-out %/etcd.proto,$(PROTOS))
+
+check-proto: $(VENV)/proto/.stamp  ## is the generated code current?
+	@PROTOC='$(VENV)/proto/bin/python -m grpc_tools.protoc' deploy/check-proto
+
+docs: $(VENV)/.dev  ## write docs/configuration.md and docs/gtm.schema.json from the model
+	$(BIN)/python -m ctl.docs
+
+bench: $(VENV)/.dev  ## every benchmark, beside its targets
+	$(BIN)/python benchmarks/bench_engine.py
+	$(BIN)/python benchmarks/bench_responder.py
+	$(BIN)/python benchmarks/bench_failover.py
+
+bench-dns: $(VENV)/.dev  ## the responder beside its peers
+	$(BIN)/python benchmarks/bench_responder.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
