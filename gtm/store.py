@@ -157,6 +157,7 @@ class StoreStatus(Struct, frozen=True):
     revision: int
     size_bytes: int
     alarms: tuple[str, ...] = ()
+    quota_bytes: int = 0
 
 
 class Store(Protocol):
