@@ -2,10 +2,12 @@
 
 Our own client; docs/decisions/0001-etcd-client.md says why. The work is done below it:
 
-    etcd_link    endpoints, rotation, tokens, unary calls     <- etcd_errors  what a status means
-    etcd_range   lists in pages at one revision               <- etcd_wire    messages and words
-    etcd_watch   list, then watch  <- etcd_mirror (the rules), etcd_audit (gaps), etcd_stream
-    etcd_lease   leases and their keepalive                   <- etcd_stream
+    etcd_link    endpoints, rotation, tokens, unary calls  <- etcd_errors (what a status means),
+                                                              etcd_options
+    etcd_range   lists in pages at one revision            <- etcd_wire (messages and words)
+    etcd_watch   list, then watch                          <- etcd_mirror (the rules to resume),
+                                                              etcd_audit (gaps), etcd_stream
+    etcd_lease   leases and their keepalive                <- etcd_stream
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from collections.abc import Sequence
 
 from .errors import Compacted, StoreError
 from .etcd_lease import EtcdLease, Keeper
-from .etcd_link import COMPACT, RANGE, STATUS, TXN, WATCH, EtcdOptions, Link, RevisionCompacted
+from .etcd_link import COMPACT, RANGE, STATUS, TXN, WATCH, Link, RevisionCompacted
+from .etcd_options import EtcdOptions
 from .etcd_range import read_prefix
 from .etcd_stream import Stream, StreamBroken
 from .etcd_watch import EtcdWatch

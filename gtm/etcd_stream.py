@@ -14,7 +14,8 @@ import grpc
 import grpc.aio
 
 from .etcd_errors import Meaning
-from .etcd_link import CONNECT_MOST_S, Answered, Asked, Endpoint, Link, Method, connected, status_of
+from .etcd_link import CONNECT_MOST_S, Answered, Asked, Link, Method, connected, status_of
+from .etcd_options import Endpoint
 
 
 class StreamBroken(Exception):
