@@ -1,0 +1,137 @@
+"""DNS over UDP: a socket, drained in turns, each datagram answered where it came from.
+
+Decides how much one wake-up may take and what a failed send means (nothing: the client asks again).
+No asyncio protocol: reading the socket ourselves costs a quarter of it (docs/decisions/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+MAX_TURN = 64
+"""Datagrams answered before everything else on the loop gets its turn."""
+MAX_QUERY_BYTES = 4096
+"""The largest query that is read, over UDP and TCP; larger ones are dropped."""
+RECEIVE_BUFFER = 4 << 20
+"""Bytes asked of the kernel for queries that wait; it may grant less."""
+
+Answer = Callable[[bytes, bytes], "bytes | None"]
+"""(query, packed client address) -> answer; None for silence. Never raises."""
+
+_IN = struct.Struct("@I4s4s")
+_IN6 = struct.Struct("@16sI")
+_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
+_MTU_DISCOVER = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))
+_OMIT = 5
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def packed(host: str) -> bytes:
+    """The packed form of a peer's address; an IPv4-mapped IPv6 address is the IPv4 address."""
+    if ":" not in host:
+        return socket.inet_aton(host)
+    address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return address[12:] if address.startswith(_MAPPED) else address
+
+
+def bound(family: socket.AddressFamily, host: str, port: int, *, v6_only: bool) -> socket.socket:
+    """A UDP socket at `host`:`port`, ready to be served. Raises OSError."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6_only)
+        for level, option in _MTU_DISCOVER:
+            # Forged "fragmentation needed" messages must not make answers fragment (Linux).
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, _OMIT)
+        if host in ("0.0.0.0", "::"):
+            _tell_destination(sock, family)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _tell_destination(sock: socket.socket, family: socket.AddressFamily) -> None:
+    """On a wildcard, ask for the address that each query came to: the answer must come from it."""
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def _from_there(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
+    """The control message that sends from the address in a received one (ip(7), RFC 3542)."""
+    if level == socket.IPPROTO_IP:
+        _, local, _ = _IN.unpack_from(data)
+        return level, kind, _IN.pack(0, local, bytes(4))
+    address, interface = _IN6.unpack_from(data)
+    link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80
+    return level, kind, _IN6.pack(address, interface if link_local else 0)
+
+
+class UdpDoor:
+    """Serves one bound socket. `unsent` counts answers that the kernel did not take."""
+
+    def __init__(self, sock: socket.socket, answer: Answer) -> None:
+        self._sock, self._answer = sock, answer
+        self.unsent = 0
+        self.oversize = 0
+        host = sock.getsockname()[0]
+        self._turn = self._turn_wildcard if host in ("0.0.0.0", "::") else self._turn_plain
+        self.address: tuple[str, int] = (host, int(sock.getsockname()[1]))
+
+    def open(self) -> None:
+        """Begin to answer, on the running loop."""
+        asyncio.get_running_loop().add_reader(self._sock.fileno(), self._turn)
+
+    def close(self) -> None:
+        """Stop and close the socket."""
+        asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        self._sock.close()
+
+    def _turn_plain(self) -> None:
+        receive, send, answer = self._sock.recvfrom, self._sock.sendto, self._answer
+        for _ in range(MAX_TURN):
+            try:
+                query, peer = receive(MAX_QUERY_BYTES + 1)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP error about an earlier answer
+                continue
+            if len(query) > MAX_QUERY_BYTES:
+                self.oversize += 1
+                continue
+            reply = answer(query, packed(peer[0]))
+            if reply is not None:
+                try:
+                    send(reply, peer)
+                except OSError:
+                    self.unsent += 1
+
+    def _turn_wildcard(self) -> None:
+        receive, send, answer = self._sock.recvmsg, self._sock.sendmsg, self._answer
+        for _ in range(MAX_TURN):
+            try:
+                query, ancillary, _, peer = receive(MAX_QUERY_BYTES + 1, 256)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+            if len(query) > MAX_QUERY_BYTES:
+                self.oversize += 1
+                continue
+            reply = answer(query, packed(peer[0]))
+            if reply is not None:
+                try:
+                    send((reply,), [_from_there(*one) for one in ancillary], 0, peer)
+                except OSError:
+                    self.unsent += 1
