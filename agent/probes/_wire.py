@@ -1,0 +1,150 @@
+"""One TCP connection of a probe, in the clear or under TLS, on a plain non-blocking socket.
+
+No asyncio transport: a probe wants each phase apart, the exact error, and an end without delay.
+Raises Fault for what the network or this machine did; deadlines are the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+
+# A socket's own type is needed; nothing here resolves names.
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, socket
+
+from ._tls import tls_fault
+from .base import Fault, Phases, Reason, classify, failed
+
+CHUNK = 65_536
+"""Bytes asked for at once."""
+
+
+class Stages:
+    """The phase times of one probe as it goes, and where it is now."""
+
+    def __init__(self) -> None:
+        self.started_ns = self._mark_ns = time.monotonic_ns()
+        self.now = "connecting"
+        self._us: dict[str, int] = {}
+
+    def end(self, phase: str, next_stage: str) -> None:
+        """The phase `phase` (a field of Phases without `_us`) ends here; phases of hops add up."""
+        now = time.monotonic_ns()
+        self._us[phase] = self._us.get(phase, 0) + max(1, (now - self._mark_ns) // 1000)
+        self._mark_ns = now
+        self.now = next_stage
+
+    def phases(self) -> Phases:
+        """What has been measured."""
+        return Phases(**{f"{phase}_us": us for phase, us in self._us.items()})
+
+    def elapsed_us(self) -> int:
+        """Since the probe began."""
+        return max(1, (time.monotonic_ns() - self.started_ns) // 1000)
+
+
+class Wire:
+    """A connection; `close` it in any case."""
+
+    def __init__(self, sock: socket, address: str) -> None:
+        self._sock = sock
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+        self._tls: ssl.SSLObject | None = None
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+
+    @classmethod
+    async def connect(cls, address: str, port: int) -> Wire:
+        """Connect to an IPv4 or IPv6 address."""
+        family = AF_INET6 if ":" in address else AF_INET
+        try:
+            sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK)
+        except OSError as error:
+            raise classify(error, address) from error
+        try:
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            wire = cls(sock, address)
+            await wire._loop.sock_connect(sock, (address, port))
+        except OSError as error:
+            sock.close()
+            raise classify(error, address) from error
+        except BaseException:
+            sock.close()
+            raise
+        return wire
+
+    async def start_tls(self, context: ssl.SSLContext, name: str) -> str:
+        """Shake hands; `name` is asked for (SNI) and verified. Returns the ALPN protocol or ""."""
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or None)
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if not await self._fill():
+                    raise failed(Reason.TLS, "closed during the handshake") from None
+            except ssl.SSLError as error:
+                try:
+                    await self._flush()  # the alert
+                except Fault:
+                    pass
+                raise tls_fault(error) from error
+        await self._flush()
+        return self._tls.selected_alpn_protocol() or ""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of `data`."""
+        if self._tls is not None:
+            try:
+                self._tls.write(data)
+            except ssl.SSLError as error:
+                raise tls_fault(error) from error
+            await self._flush()
+            return
+        await self._send(data)
+
+    async def receive(self) -> bytes:
+        """What came, at most CHUNK bytes; b"" at the end."""
+        if self._tls is None:
+            return await self._receive()
+        while True:
+            try:
+                return self._tls.read(CHUNK)
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._fill()
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+            except ssl.SSLError as error:
+                raise tls_fault(error) from error
+
+    def close(self) -> None:
+        """End the connection at once."""
+        self._sock.close()
+
+    async def _flush(self) -> None:
+        if data := self._outgoing.read():
+            await self._send(data)
+
+    async def _fill(self) -> bool:
+        data = await self._receive()
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        return bool(data)
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self._loop.sock_sendall(self._sock, data)
+        except OSError as error:
+            raise classify(error, self._address) from error
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._loop.sock_recv(self._sock, CHUNK)
+        except OSError as error:
+            raise classify(error, self._address) from error
