@@ -1,0 +1,178 @@
+"""A coordinator's Operator service, as commands call it: deadlines, and errors in one sentence.
+
+Never retries what may have taken effect, except an apply, which its request id makes repeatable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from gtm.errors import GtmError, StartError, UnreachableError
+from gtm.links import Tls, channel
+from gtm.v1 import operator_pb2 as pb
+from gtm.v1.operator_pb2_grpc import OperatorStub
+
+T = TypeVar("T")
+
+DEFAULT_SERVER = "127.0.0.1:7400"
+DEADLINE_S = 10.0
+"""For one call."""
+APPLY_DEADLINE_S = 60.0
+"""For a plan or an apply, which may carry a large set."""
+APPLY_TRIES = 3
+"""How often an apply is sent while its outcome is unknown."""
+
+
+class AnswerNo(GtmError):
+    """A coordinator answered, and the answer is no; becomes exit status 1."""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags by which every client command finds its coordinator."""
+    group = parser.add_argument_group("the coordinator that is asked")
+    for flag, variable, default, text in (
+        ("--server", "GTM_SERVER", DEFAULT_SERVER, "its address"),
+        ("--ca", "GTM_CA", "", "PEM file: whom to trust"),
+        ("--cert", "GTM_CERT", "", "PEM file: our certificate"),
+        ("--key", "GTM_KEY", "", "PEM file: its key"),
+    ):
+        shown = f" ({variable}, default {default})" if default else f" ({variable})"
+        value = os.environ.get(variable) or default
+        metavar = "ADDR" if flag == "--server" else "FILE"
+        group.add_argument(flag, metavar=metavar, default=value, help=text + shown)
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        default=os.environ.get("GTM_INSECURE", "").lower() in ("1", "true", "yes", "on"),
+        help="allow a link in the clear beyond loopback (GTM_INSECURE)",
+    )
+
+
+class Client:
+    """One coordinator: `async with Client(address) as client: await client.status()`.
+
+    Calls raise UnreachableError (nobody answered), AnswerNo (refused) or StartError (wrong use).
+    """
+
+    def __init__(self, address: str, tls: Tls | None = None, *, insecure: bool = False) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise StartError(f"--server {address!r} is not HOST:PORT such as {DEFAULT_SERVER}", 2)
+        self.address = address
+        self._channel = channel(address, tls or Tls(), insecure=insecure)
+        self._stub = OperatorStub(self._channel)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Client:
+        """The client that `add_flags` described."""
+        tls = Tls(ca=args.ca, cert=args.cert, key=args.key)
+        return cls(args.server, tls, insecure=args.insecure)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._channel.close()
+
+    async def plan(self, request: pb.ApplyRequest) -> pb.PlanResponse:
+        """What `apply` would do."""
+        return await self._call(self._stub.Plan, request, APPLY_DEADLINE_S)
+
+    async def apply(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
+        """Apply; sent again under the same request id while nobody can tell whether it was done."""
+        for left in reversed(range(APPLY_TRIES)):
+            try:
+                return await self._call(self._stub.Apply, request, APPLY_DEADLINE_S)
+            except UnreachableError:
+                if not left:
+                    raise
+            await asyncio.sleep(1.0)
+        raise AssertionError("unreachable")
+
+    async def get(self, kind: str, name: str = "") -> pb.GetResponse:
+        """Resources as JSON text."""
+        return await self._call(self._stub.Get, pb.GetRequest(kind=kind, name=name))
+
+    async def delete(self, request: pb.DeleteRequest) -> pb.ApplyResponse:
+        """Delete one resource."""
+        return await self._call(self._stub.Delete, request, APPLY_DEADLINE_S)
+
+    async def status(self) -> pb.StatusResponse:
+        """Members, revisions, alarms."""
+        return await self._call(self._stub.Status, pb.StatusRequest())
+
+    async def verdicts(self, filter_: str = "") -> pb.ListVerdictsResponse:
+        """Every verdict that `filter_` names."""
+        return await self._call(self._stub.ListVerdicts, pb.ListVerdictsRequest(filter=filter_))
+
+    async def watch(self, filter_: str = "") -> AsyncIterator[pb.WatchVerdictsResponse]:
+        """Verdicts as they are, then as they change, until the link breaks."""
+        try:
+            async for message in self._stub.WatchVerdicts(pb.ListVerdictsRequest(filter=filter_)):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+
+    async def explain(self, request: pb.ExplainRequest) -> str:
+        """The JSON text of an explanation."""
+        response: pb.ExplainResponse = await self._call(self._stub.Explain, request)
+        return response.json
+
+    async def _call(
+        self, method: Callable[..., Awaitable[T]], request: Any, deadline_s: float = DEADLINE_S
+    ) -> T:
+        try:
+            return await method(request, timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: grpc.aio.AioRpcError) -> GtmError:
+        """The exception that says in one sentence what a failed call means."""
+        said = " ".join((error.details() or "").split())
+        match error.code():
+            case grpc.StatusCode.UNAVAILABLE:
+                return UnreachableError(
+                    f"could not reach a coordinator at {self.address} ({_why(said)}); "
+                    "start one (gtm up, gtm coordinator) or name one with --server"
+                )
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return UnreachableError(
+                    f"the coordinator at {self.address} did not answer in time; "
+                    "see its log, or name another with --server"
+                )
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                return StartError(said, 2)
+            case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+                return AnswerNo(f"the coordinator at {self.address} refused us: {said}")
+            case grpc.StatusCode.UNIMPLEMENTED:
+                return UnreachableError(
+                    f"what listens at {self.address} is no coordinator of this version; "
+                    "name another with --server"
+                )
+            case grpc.StatusCode.UNKNOWN | grpc.StatusCode.INTERNAL:
+                return UnreachableError(
+                    f"the coordinator at {self.address} failed ({said or 'no reason given'}); "
+                    "see its log"
+                )
+        return AnswerNo(said or f"the coordinator answered {error.code().name}")
+
+
+def _why(said: str) -> str:
+    """The telling part of gRPC's words about a link that could not be made."""
+    for words in ("Connection refused", "SSL", "CERTIFICATE", "DNS resolution failed"):
+        if words in said:
+            return {"SSL": "TLS failed", "CERTIFICATE": "TLS failed"}.get(words, words.lower())
+    return said.rpartition(": ")[2][:120] or "no answer"

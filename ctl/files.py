@@ -1,0 +1,48 @@
+"""Files of resources as the commands use them: read with every variant that is registered.
+
+Judges no set as a whole (`ctl.policy` does); raises RefusedError where a file is wrong in itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gtm import codec
+from gtm.config import Reading, Variants, read_files
+from gtm.errors import RefusedError
+from gtm.model import TYPES, Resources
+from gtm.ports import Problem
+from gtm.v1 import operator_pb2 as pb
+from gtm.variants import settings_types
+
+from . import diff
+
+
+def variants() -> Variants:
+    """The settings of every probe type and steering policy there is."""
+    return Variants(
+        probes=settings_types("agent.probes"), steering=settings_types("resolver.steering")
+    )
+
+
+def read(paths: Sequence[str]) -> Reading:
+    """What files and folders hold, each resource right in itself; RefusedError with all errors."""
+    reading = read_files(paths, variants())
+    if reading.errors:
+        raise RefusedError(reading.problems)
+    return reading
+
+
+def plain(resources: Resources) -> dict[str, dict[str, Any]]:
+    """Resources as plain data: kind -> name -> what users write; kinds without any left out."""
+    return {
+        kind: {name: codec.plain(value) for name, value in named.items()}
+        for kind in TYPES
+        if (named := resources.kind(kind))
+    }
+
+
+def located(messages: Iterable[pb.Problem], reading: Reading) -> list[Problem]:
+    """Problems that a coordinator found, with the file and line where their path was written."""
+    return [reading.located(diff.problem(message)) for message in messages]

@@ -1,0 +1,84 @@
+"""The whole set under judgement: what is known in it, and the problems found so far.
+
+Rules read it and note problems by path; lines of files are added by whoever read the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from gtm.config import Variants
+from gtm.model import TYPES, Resources
+from gtm.places import MAX_PROBLEMS, nearest
+from gtm.ports import Problem
+from gtm.units import Duration
+
+_SINGULAR = {
+    "zones": "zone", "regions": "region", "checks": "check", "pools": "pool",
+    "instances": "instance",
+}  # fmt: skip
+
+
+class Findings:
+    """Resources, the names that exist (those of resources that could not be read too), problems."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        variants: Variants,
+        broken: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self.resources = resources
+        self.probes: Mapping[str, type[Struct]] = variants.probes
+        self.names = {kind: set(resources.kind(kind)) for kind in TYPES}
+        for kind, name in broken:
+            self.names[kind].add(name)
+        self._problems: list[Problem] = []
+        self._left_out = 0
+
+    def _note(self, path: str, text: str, severity: Literal["error", "warning"]) -> None:
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(Problem(text=text, path=path, severity=severity))
+        else:
+            self._left_out += 1
+
+    def error(self, path: str, text: str) -> None:
+        """Note what refuses the set."""
+        self._note(path, text, "error")
+
+    def warn(self, path: str, text: str) -> None:
+        """Note what is doubtful."""
+        self._note(path, text, "warning")
+
+    def unknown(self, path: str, kind: str, name: str) -> bool:
+        """Whether no resource of `kind` has that name; notes it with the nearest name."""
+        known = self.names[kind]
+        if name in known:
+            return False
+        hint = nearest(name, known, most=10) if known else "; there is none"
+        self.error(path, f"unknown {_SINGULAR[kind]} {name!r}{hint}")
+        return True
+
+    def twice(self, path: str, values: Iterable[str]) -> None:
+        """Note each value of a list that stands in it before."""
+        first: dict[str, int] = {}
+        for index, value in enumerate(values):
+            if value in first:
+                self.error(f"{path}[{index}]", f"{value!r} stands twice, first as [{first[value]}]")
+            else:
+                first[value] = index
+
+    def whole_seconds(self, path: str, duration: Duration | None) -> None:
+        """Note a time that DNS can't carry."""
+        if duration is not None and duration.ms % 1000:
+            self.error(path, f"{duration} is not a whole number of seconds")
+
+    def problems(self) -> tuple[Problem, ...]:
+        """All that was noted, errors first."""
+        ordered = sorted(self._problems, key=lambda problem: problem.severity)
+        if self._left_out:
+            ordered.append(Problem(text=f"and {self._left_out:,} more problems"))
+        return tuple(ordered)

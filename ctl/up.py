@@ -1,0 +1,321 @@
+"""`gtm up`: everything on one machine, supervised until it is told to stop.
+
+Checks the ground, starts every part at once behind its gate, and opens the gates as what each
+needs is there: etcd, then the coordinator and the resolvers, then (with the regions and resources
+applied) the agents. `ready` comes when every pool is published and every resolver serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from msgspec import Meta, Struct
+
+from gtm.config import Reading
+from gtm.embedded import EmbeddedEtcd
+from gtm.errors import RefusedError, StartError
+from gtm.etcd import EtcdOptions
+from gtm.v1 import operator_pb2 as pb
+
+from . import diff, files, ground, ready, show
+from .client import Client
+from .ground import Ports
+from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, Part, Supervisor
+
+T = TypeVar("T")
+
+DEFAULT_REGIONS = ("r1", "r2", "r3")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What `gtm up` may be told."""
+
+    config: Annotated[
+        tuple[str, ...], Meta(description="files or folders of resources, applied at the start")
+    ] = ()
+    data_dir: Annotated[str, Meta(description="folder of etcd's data, snapshots and logs")] = ".gtm"
+    regions: Annotated[
+        tuple[str, ...],
+        Meta(description="one agent each; default: those that are declared, else r1,r2,r3"),
+    ] = ()
+    resolvers: Annotated[
+        int, Meta(ge=1, le=ground.MAX_RESOLVERS, description="how many resolvers")
+    ] = 2
+    dns: Annotated[
+        str, Meta(description="where the first resolver answers, others on the next ports")
+    ] = "127.0.0.1:5300"
+    base_port: Annotated[int, Meta(description="moves all other ports")] = 7400
+    etcd: Annotated[
+        tuple[str, ...], Meta(description="endpoints to use; default: an etcd of its own")
+    ] = ()
+    etcd_user: Annotated[str, Meta(description="user at that etcd")] = ""
+    etcd_password: Annotated[str, Meta(description="its password; better as GTM_ETCD_PASSWORD")] = (
+        ""
+    )
+    etcd_ca: Annotated[str, Meta(description="PEM file of who signed etcd's certificate")] = ""
+    etcd_cert: Annotated[str, Meta(description="PEM file of the certificate shown to etcd")] = ""
+    etcd_key: Annotated[str, Meta(description="PEM file of its key")] = ""
+    geo: Annotated[
+        tuple[str, ...], Meta(description="MaxMind-format files; default: the embedded one")
+    ] = ()
+    allow_mass_change: Annotated[
+        bool, Meta(description="apply even what takes much out of service")
+    ] = False
+
+
+async def run(settings: Settings) -> int:
+    """Run everything until SIGINT or SIGTERM; the exit status."""
+    stop = _Stop()
+    async with AsyncExitStack() as stack:
+        up = Up(settings, stack)
+        stop.catch(up)
+        try:
+            await stop.or_done(up.start())
+            if not stop.told.is_set():
+                print("ready", flush=True)
+                await stop.or_done(up.watch())
+        finally:
+            await up.stop()
+    return 0
+
+
+class _Stop:
+    """SIGINT and SIGTERM: the first ends in order, the second at once."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    def catch(self, up: Up) -> None:
+        def on_signal() -> None:
+            if self.told.is_set():
+                show.warn("killing everything")
+                up.kill()
+            self.told.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal)
+
+    async def or_done(self, work: Awaitable[None]) -> None:
+        """Do `work` until it is done, fails (raises) or we are told to stop."""
+        task = asyncio.ensure_future(work)
+        told = asyncio.ensure_future(self.told.wait())
+        try:
+            await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            for one in (task, told):
+                one.cancel()
+            await asyncio.gather(task, told, return_exceptions=True)
+
+
+class Up:
+    """One run: `start` until ready, `watch` afterwards, `stop` in any case."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._directory = Path(settings.data_dir)
+        self._etcd: EmbeddedEtcd | None = None
+        self._supervisor: Supervisor | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Everything from the first check to the moment when all answers are there."""
+        settings, began = self._settings, time.monotonic()
+        ground.regions(settings.regions or DEFAULT_REGIONS)
+        host, port = ground.dns_address(settings.dns)
+        for path in settings.geo:
+            ground.geo_file(path)
+        reading = files.read(settings.config)
+        resources = files.plain(reading.sound)
+        declared = tuple(resources.get("regions", ()))
+        again = bool(settings.etcd) or (self._directory / "etcd").exists()
+        names = settings.regions or declared or (() if again else DEFAULT_REGIONS)
+        ports = Ports(
+            base=settings.base_port,
+            regions=len(names) or ground.MAX_REGIONS,
+            resolvers=settings.resolvers,
+            dns_host=host,
+            dns_port=port,
+        )
+        ports.check(embedded=not settings.etcd)
+        self._stack.enter_context(ground.claim(self._directory))
+        endpoints = settings.etcd or (f"127.0.0.1:{ports.etcd[0]}",)
+        if settings.etcd:
+            await ground.reach(self._etcd_options())
+        self._supervisor = supervisor = Supervisor(self._directory, show.warn)
+        parts = self._parts(ports, endpoints)
+        doors = [supervisor.start(part) for part in parts]
+        agents = [supervisor.start(part) for part in self._agents(ports, names)]
+        broken = asyncio.create_task(supervisor.broken())
+        self._tasks.append(broken)
+        if not settings.etcd:
+            await ready.unless(broken, self._own_etcd(ports))
+        for door in doors:
+            door.gate.set()
+        async with Client(ports.grpc) as client:
+            stored = await ready.unless(broken, ready.answering(client))
+            if not names:
+                names = stored or DEFAULT_REGIONS
+                ground.regions(names)
+                agents = [supervisor.start(part) for part in self._agents(ports, names)]
+            self._tell_places(ports, names, endpoints)
+            regions: dict[str, Any] = {
+                name: {} for name in names if name not in {*declared, *stored}
+            }
+            if regions:
+                resources.setdefault("regions", {}).update(regions)
+            for name in sorted({*stored, *declared} - set(names)):
+                show.warn(
+                    f"region {name} is declared but has no agent here: name it with --regions, "
+                    f"or end it with gtm delete region {name}"
+                )
+            revision = await ready.unless(broken, self._apply(client, resources, reading))
+            for agent in agents:
+                agent.gate.set()
+            ids = frozenset(part.name for part in parts if part.name.startswith("resolver"))
+            await ready.unless(broken, ready.joined(client, ids, len(names)))
+            supervisor.settle()
+            await ready.served(client, revision, ids)
+        show_s = time.monotonic() - began
+        print(f"started in {show_s:.1f} s; logs in {self._directory / 'logs'}", flush=True)
+
+    async def watch(self) -> None:
+        """Keep the embedded etcd alive (the supervisor keeps the parts); never returns."""
+        if self._etcd is None:
+            await asyncio.Event().wait()
+            return
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            status = await self._etcd.wait()
+            show.warn(
+                f"etcd ended with status {status} ({self._etcd.last_words()}); "
+                f"again in {backoff_s:g} s"
+            )
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+            try:
+                await self._etcd.start()
+            except StartError as error:
+                show.warn(f"etcd: {error}")
+
+    def kill(self) -> None:
+        """End every part at once."""
+        if self._supervisor is not None:
+            self._supervisor.kill()
+        if self._etcd is not None and self._etcd.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._etcd.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Stop the parts, then etcd."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+        if self._etcd is not None:
+            await self._etcd.stop()
+
+    async def _own_etcd(self, ports: Ports) -> None:
+        self._etcd = EmbeddedEtcd(self._directory / "etcd", *ports.etcd)
+        await self._etcd.start()
+
+    def _etcd_options(self) -> EtcdOptions:
+        given = self._settings
+        return EtcdOptions(
+            endpoints=given.etcd,
+            user=given.etcd_user,
+            password=given.etcd_password,
+            ca=given.etcd_ca,
+            cert=given.etcd_cert,
+            key=given.etcd_key,
+        )
+
+    def _parts(self, ports: Ports, endpoints: Sequence[str]) -> list[Part]:
+        """The coordinator and the resolvers."""
+        given = self._settings
+        etcd = [f"--etcd={','.join(endpoints)}"]
+        etcd += [
+            f"--{name.replace('_', '-')}={value}"
+            for name in ("etcd_user", "etcd_ca", "etcd_cert", "etcd_key")
+            if (value := getattr(given, name))
+        ]
+        secret = {"GTM_ETCD_PASSWORD": given.etcd_password} if given.etcd_password else {}
+        doors = ["--id=coordinator", f"--grpc={ports.grpc}", f"--http={ports.http}"]
+        parts = [Part(name="coordinator", arguments=("coordinator", *etcd, *doors), environ=secret)]
+        for number in range(ports.resolvers):
+            name = f"resolver-{number + 1}"
+            arguments = [
+                "resolver",
+                f"--id={name}",
+                f"--listen={ports.dns(number)}",
+                f"--http={ports.resolver(number)}",
+                f"--coordinators={ports.grpc}",
+                f"--data-dir={self._directory / name}",
+                *([f"--geo={','.join(given.geo)}"] if given.geo else []),
+                *etcd,
+            ]
+            parts.append(Part(name=name, arguments=tuple(arguments), environ=secret))
+        return parts
+
+    def _agents(self, ports: Ports, names: Sequence[str]) -> list[Part]:
+        """An agent for each region."""
+        return [
+            Part(
+                name=f"agent-{name}",
+                arguments=(
+                    "agent",
+                    f"--id=agent-{name}",
+                    f"--region={name}",
+                    f"--coordinators={ports.grpc}",
+                    f"--http={ports.agent(number)}",
+                ),
+            )
+            for number, name in enumerate(names)
+        ]
+
+    def _tell_places(self, ports: Ports, names: Sequence[str], endpoints: Sequence[str]) -> None:
+        dns = " ".join(ports.dns(number) for number in range(ports.resolvers))
+        for what, where in (
+            ("etcd", " ".join(endpoints)),
+            ("coordinator", f"{ports.grpc}  (http {ports.http})"),
+            ("agents", " ".join(names)),
+            ("dns", dns),
+        ):
+            print(f"{what:12}{where}", flush=True)
+
+    async def _apply(
+        self, client: Client, resources: dict[str, dict[str, Any]], reading: Reading
+    ) -> int:
+        """Apply what was read; the revision from which on resolvers must serve."""
+        if not any(resources.values()):
+            return 0
+        response = await client.apply(
+            pb.ApplyRequest(
+                resources=json.dumps(resources),
+                allow_mass_change=self._settings.allow_mass_change,
+                request_id=uuid.uuid4().hex,
+            )
+        )
+        problems = files.located(response.problems, reading)
+        if response.applied:
+            diff.print_problems(problems)
+            return response.revision
+        if response.refusal:
+            raise StartError(f"refused: {diff.refusal(response.refusal)}")
+        if problems:
+            raise RefusedError(problems)
+        raise StartError("the resources could not be applied: see the coordinator's log")

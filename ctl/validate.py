@@ -1,0 +1,69 @@
+"""Whether resources fit together: every rule over a whole set, all problems at once.
+
+Pure judgement of values; `gtm.config` has read each resource by itself before. Resources that it
+could not read are given as `broken`: their names exist, nothing else is said of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from gtm.config import Reading, Variants, read_files, read_plain
+from gtm.model import Resources
+from gtm.ports import Problem, Review
+from gtm.variants import settings_types
+
+from . import rules_instances, rules_pools, rules_zones
+from .findings import Findings
+
+
+def registered() -> Variants:
+    """The probe types and steering policies that this installation has."""
+    return Variants(settings_types("agent.probes"), settings_types("resolver.steering"))
+
+
+def review_files(paths: Iterable[str | Path], variants: Variants | None = None) -> Review:
+    """Read and judge files as one whole set; problems have file and line."""
+    variants = variants or registered()
+    reading = read_files(paths, variants)
+    return review(reading, variants)
+
+
+def review_plain(
+    resources: Mapping[str, Mapping[str, Any]], variants: Variants | None = None
+) -> Review:
+    """Read and judge plain data (kind -> name -> resource) as one whole set."""
+    variants = variants or registered()
+    return review(read_plain(resources, variants), variants)
+
+
+def review(reading: Reading, variants: Variants) -> Review:
+    """The reading with the problems of the whole set added, each located."""
+    settled, found = validate(reading.sound, variants, reading.broken)
+    problems = (*reading.problems, *map(reading.located, found))
+    refused = any(problem.severity == "error" for problem in problems)
+    return Review(resources=None if refused else settled, problems=problems)
+
+
+def validate(
+    resources: Resources, variants: Variants, broken: Iterable[tuple[str, str]] = ()
+) -> tuple[Resources, tuple[Problem, ...]]:
+    """The resources with what the set fills in, and all problems of the set, errors first."""
+    findings = Findings(resources, variants, broken)
+    zones = {
+        name: rules_zones.settled(name, zone, findings) for name, zone in resources.zones.items()
+    }
+    only = next(iter(findings.names["zones"])) if len(findings.names["zones"]) == 1 else ""
+    instances = {
+        name: replace(instance, zone=instance.zone or only)
+        for name, instance in resources.instances.items()
+    }
+    findings.resources = replace(resources, zones=zones, instances=instances)
+    static = rules_zones.judge(findings)
+    rules_pools.judge(findings)
+    rules_instances.judge(findings, static)
+    return findings.resources, findings.problems()
