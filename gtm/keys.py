@@ -58,6 +58,11 @@ def verdict(check: str, address: str, port: int) -> str:
     return f"{VERDICTS}{check}/{address}/{port}"
 
 
+def alarm(alarm_id: str) -> str:
+    """An alarm that stands."""
+    return ALARMS + alarm_id
+
+
 def coordinator(member: str) -> str:
     """A coordinator that is alive (under its lease)."""
     return COORDINATORS + member

@@ -149,3 +149,10 @@ class Leader(Struct, frozen=True, kw_only=True):
 
     id: str
     since: float = 0.0
+
+
+class AlarmRecord(Struct, frozen=True, kw_only=True):
+    """`alarms/<id>`: something that an operator should know, and since when it stands."""
+
+    text: str
+    since: float

@@ -1,0 +1,225 @@
+"""Who leads, and under which leases this coordinator is known. Decides nothing else.
+
+One lease carries the member keys of this coordinator and of the agents that stream to it, and the
+leader key while we have it. `fence` is the create revision of that key: every write of a leader
+compares it, so that one who lost the key without knowing writes nothing. Even a coordinator that
+is alone campaigns and is fenced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from gtm import codec, keys
+from gtm.errors import StoreError
+from gtm.state import Leader
+from gtm.store import Compare, Delete, Get, Lease, Listing, Op, Put, Store, packed
+from gtm.telemetry import transition
+
+from . import metrics
+
+LEASE_TTL_S = 5.0
+"""After so long without a word a coordinator is gone, and another one may lead."""
+RETRY_S = (0.2, 2.0)
+"""Least and greatest pause between attempts while the store is away."""
+MAX_MEMBER_OPS = 1_000
+"""Member keys written by one transaction."""
+
+log = logging.getLogger("coordinator")
+
+
+class Leadership:
+    """Whether we lead now; `changed()` is called when that begins or ends."""
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self.changed = changed
+        self._fence = 0
+        self._lease: Lease | None = None
+
+    @property
+    def fence(self) -> int:
+        """The create revision of our leader key; 0 where we do not lead, or may not any more."""
+        if self._lease is None or self._lease.remaining_s() <= 0:
+            return 0
+        return self._fence
+
+    def won(self, fence: int, lease: Lease) -> None:
+        """The key is ours."""
+        self._fence, self._lease = fence, lease
+        metrics.LEADER.set(1)
+        transition(log, "leading", fence=fence)
+        self.changed()
+
+    def lost(self, why: str) -> None:
+        """The key is not ours any more; nothing where it was not."""
+        if self._fence:
+            self._fence, self._lease = 0, None
+            metrics.LEADER.set(0)
+            transition(log, "leading no more", logging.WARNING, why=why)
+            self.changed()
+
+
+class Membership:
+    """The keys under our lease: what `wanted` holds is in the store while the lease lives."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wanted: dict[str, bytes] = {}
+        self._written: dict[str, bytes] = {}
+        self._wake = asyncio.Event()
+
+    def put(self, key: str, value: bytes) -> None:
+        """Have `key` under our lease from now on."""
+        self._wanted[key] = value
+        self._wake.set()
+
+    def remove(self, key: str) -> None:
+        """Have it no more."""
+        self._wanted.pop(key, None)
+        self._wake.set()
+
+    async def keep(self, lease: Lease) -> None:
+        """Write what differs, under `lease`, until cancelled."""
+        self._written = {}
+        pause = _Pause()
+        while True:
+            self._wake.clear()
+            puts = {k: v for k, v in self._wanted.items() if self._written.get(k) != v}
+            gone = [key for key in self._written if key not in self._wanted]
+            ops: list[Op] = [*(Put(k, v, lease.id) for k, v in puts.items()), *map(Delete, gone)]
+            if not ops:
+                await self._wake.wait()
+                continue
+            try:
+                for start in range(0, len(ops), MAX_MEMBER_OPS):
+                    await self._store.txn([], packed(ops[start : start + MAX_MEMBER_OPS]))
+            except StoreError:
+                await pause.wait()
+                continue
+            self._written |= puts
+            for key in gone:
+                del self._written[key]
+            pause.reset()
+
+
+class Election:
+    """Campaigns for a shard for as long as it runs."""
+
+    def __init__(self, store: Store, id_: str, leadership: Leadership, membership: Membership):
+        self._store, self._id = store, id_
+        self._leadership, self._membership = leadership, membership
+        self._key = keys.leader()
+        self.session = asyncio.Event()
+        """Set while we hold a lease."""
+
+    async def run(self) -> None:
+        """Hold a lease, be a member, campaign, lead; again from the start when the lease is over.
+
+        Cancelled, it gives the leadership up and ends the lease.
+        """
+        pause = _Pause()
+        while True:
+            try:
+                lease = await self._store.lease(LEASE_TTL_S)
+                await self._clear_own()
+            except StoreError as error:
+                if pause.first:
+                    transition(log, "no lease", logging.WARNING, cause=str(error))
+                await pause.wait()
+                continue
+            pause.reset()
+            self.session.set()
+            tasks = [
+                asyncio.create_task(work)
+                for work in (self._membership.keep(lease), self._campaign(lease), lease.lost())
+            ]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self.session.clear()
+                for task in tasks:
+                    task.cancel()
+                self._leadership.lost("the lease is over")
+                await asyncio.gather(*tasks, return_exceptions=True)
+                if lease.remaining_s() > 0:
+                    await lease.revoke()
+            transition(log, "the lease is over", logging.WARNING)
+
+    async def _clear_own(self) -> None:
+        """Take away the leader key of our own former life, so that nobody waits for its lease.
+
+        The next key has another create revision: whatever that life still sends is refused.
+        """
+        item = await self._store.get(self._key)
+        if item is not None and codec.decode(item.value, Leader).id == self._id:
+            mine = Compare(self._key, "create", "=", item.create_revision)
+            await self._store.txn([mine], [Delete(self._key)])
+
+    async def _campaign(self, lease: Lease) -> None:
+        watch = self._store.watch(self._key)
+        try:
+            async for news in watch:
+                # (create revision, revision of the change); a create revision of 0: not there
+                states: list[tuple[int, int]]
+                if isinstance(news, Listing):
+                    own = [item for item in news.items if item.key == self._key]
+                    states = [(item.create_revision, item.mod_revision) for item in own]
+                    states = states or [(0, news.revision)]
+                else:
+                    states = [
+                        (0 if event.value is None else event.create_revision, event.mod_revision)
+                        for event in news.events
+                        if event.key == self._key
+                    ]
+                for created, revision in states:
+                    await self._seen(created, revision, lease)
+        finally:
+            await watch.close()
+
+    async def _seen(self, created: int, revision: int, lease: Lease) -> None:
+        ours = self._leadership.fence
+        if revision < ours or (created and created == ours):
+            return  # older than our own key, or that key itself
+        self._leadership.lost("another coordinator leads" if created else "the key went away")
+        if not created:
+            await self._try(lease)
+
+    async def _try(self, lease: Lease) -> None:
+        """Create the leader key unless it is there; returns when one of both is so."""
+        value = codec.encode(Leader(id=self._id, since=time.time()))
+        pause = _Pause()
+        while True:
+            try:
+                done = await self._store.txn(
+                    [Compare(self._key, "create", "=", 0)],
+                    [Put(self._key, value, lease.id)],
+                    [Get(self._key)],
+                )
+            except StoreError:
+                await pause.wait()
+                continue
+            if done.succeeded:
+                self._leadership.won(done.revision, lease)
+            elif done.reads and done.reads[0] and done.reads[0][0].lease == lease.id:
+                self._leadership.won(done.reads[0][0].create_revision, lease)
+            return
+
+
+class _Pause:
+    """A jittered pause that doubles."""
+
+    def __init__(self) -> None:
+        self.first = True
+        self._next_s = RETRY_S[0]
+
+    def reset(self) -> None:
+        self.first, self._next_s = True, RETRY_S[0]
+
+    async def wait(self) -> None:
+        self.first = False
+        await asyncio.sleep(self._next_s * random.uniform(0.5, 1.0))
+        self._next_s = min(self._next_s * 2, RETRY_S[1])

@@ -1,0 +1,172 @@
+"""Plans a request against a view: fills it in, lets the policy judge the whole, cuts the chain.
+
+Reads ids from the store and asks the policy; writes nothing. `apply` writes what comes out.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gtm import codec, keys
+from gtm.ports import Policy, Problem
+from gtm.state import Identity
+from gtm.store import Delete, Store
+from gtm.view import View
+
+from . import brake, plan
+from .plan import Change, Link, Plain, Unit
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """What is asked: resources that come (`given`, as in files) and that go (`removed`).
+
+    `forget` names regions that shall not count as met any more.
+    """
+
+    given: Plain = {}
+    removed: tuple[tuple[str, str], ...] = ()
+    forget: tuple[str, ...] = ()
+    prune: bool = False
+    atomic: bool = False
+    allow_mass_change: bool = False
+    request_id: str = ""
+
+
+class Planned(Struct, frozen=True, kw_only=True):
+    """A plan against `view`; without links where nothing differs or something is wrong."""
+
+    view: View
+    problems: tuple[Problem, ...] = ()
+    links: tuple[Link, ...] = ()
+    refusal: str = ""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a problem refuses the whole."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Every change of the plan, in order."""
+        return tuple(change for link in self.links for change in link.changes)
+
+
+class Planner:
+    """Makes plans; `draw()` is a random number below 10^8 for new ids."""
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        *,
+        draw: Callable[[], int] = lambda: random.SystemRandom().randrange(10**8),
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._policy = store, policy
+        self._draw, self._wall_s = draw, wall_s
+
+    async def plan(self, view: View, request: Request, *, braked: bool = True) -> Planned:
+        """The plan for `request` on `view`. Raises StoreError, TimeoutError."""
+        now_s = self._wall_s()
+        ids = await self._ids(request)
+        whole, problems = plan.would_be(
+            view, request.given, ids, now_s, self._draw, prune=request.prune
+        )
+        for kind, name in request.removed:
+            whole.get(kind, {}).pop(name, None)
+        review = await self._policy.problems(whole)
+        problems += review.problems
+        if review.resources is None or any(problem.severity == "error" for problem in problems):
+            return Planned(view=view, problems=tuple(problems))
+        units = plan.units(view, review.resources, _names(view, request), ids, now_s)
+        try:
+            links = plan.chain([*units, *(_forgotten(view, region) for region in request.forget)])
+        except ValueError as error:
+            return Planned(view=view, problems=(*problems, Problem(text=str(error))))
+        refusal = ""
+        if request.atomic and len(links) > 1:
+            refusal = (
+                f"the change takes {len(links)} transactions and --atomic allows one: "
+                "apply it in parts, or without --atomic"
+            )
+        elif braked and not request.allow_mass_change:
+            refusal = brake.refusal(view, review.resources)
+        problems += await self._broken_prefix(view, links)
+        return Planned(view=view, problems=tuple(problems), links=links, refusal=refusal)
+
+    async def _ids(self, request: Request) -> dict[str, Identity]:
+        if not request.given.get("instances"):
+            return {}
+        listing = await self._store.list(keys.IDS)
+        return {
+            item.key.removeprefix(keys.IDS): codec.decode(item.value, Identity)
+            for item in listing.items
+        }
+
+    async def _broken_prefix(self, view: View, links: tuple[Link, ...]) -> list[Problem]:
+        """What is wrong with a chain one of whose prefixes would not be valid alone.
+
+        Resources that only come, or only go, are in an order whose prefixes are valid; where some
+        change in place, each prefix is put before the policy.
+        """
+        changes = [change for link in links for change in link.changes]
+        if len(links) < 2 or all(change.action != "update" for change in changes):
+            return []
+        whole = plan.plain(view)
+        for number, link in enumerate(links[:-1], start=1):
+            for change in link.changes:
+                if change.after:
+                    whole[change.kind][change.name] = msgspec.json.decode(change.after)
+                else:
+                    whole[change.kind].pop(change.name, None)
+            review = await self._policy.problems(whole)
+            if review.errors:
+                return [
+                    Problem(
+                        text=f"the change takes {len(links)} transactions, and what stands after "
+                        f"number {number} would be refused ({review.errors[0]}): "
+                        "apply it in parts that are each valid"
+                    )
+                ]
+        return []
+
+
+def _names(view: View, request: Request) -> dict[str, set[str]]:
+    """The names that may change: those given and removed, and with prune all."""
+    names: dict[str, set[str]] = {}
+    for kind in plan.KINDS:
+        names[kind] = {*request.given.get(kind, {})}
+        names[kind].update(name for of, name in request.removed if of == kind)
+        if request.prune:
+            names[kind].update(plan.stored(view, kind))
+    return names
+
+
+def _forgotten(view: View, region: str) -> Unit:
+    """Ends that `region` counts as met; a change of its own only where it is not declared."""
+    change = Change(action="delete", kind="regions", name=region, before="{}")
+    return Unit(
+        ops=(Delete(keys.region(region)),), change=None if region in view.regions else change
+    )
+
+
+def given(resources: Any) -> tuple[Plain, list[Problem]]:
+    """Decoded JSON as kind -> name -> plain data, and what is wrong with its outer shape."""
+    if not isinstance(resources, Mapping):
+        return {}, [Problem(text="resources must be a mapping of kinds: {zones: ..., pools: ...}")]
+    found: Plain = {}
+    problems = []
+    for kind, named in resources.items():
+        if named is None:
+            continue
+        if isinstance(named, Mapping):
+            found[kind] = dict(named)
+        else:
+            problems.append(Problem(path=kind, text="must be a mapping of names to resources"))
+    return found, problems
