@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import prod
 
 from gtm.lines import Line, parse_line
-from gtm.model import Instance, Rule
+from gtm.model import FAMILIES, Instance, Rule, Tier
+
+from resolver.limits import MAX_LEAVES
+from resolver.steering.base import most_leaves
 
 from .findings import Findings
 from .rules_zones import Static, zone_of
@@ -141,9 +145,30 @@ def _tiers(findings: Findings, place: str, rule: Rule) -> None:
                 findings.error(f"{path}[{number}]", f"pool {name!r} is empty")
             elif pool is None:
                 findings.unknown(f"{path}[{number}]", "pools", name)
+        _leaves(findings, path, tier)
     pinned = rule.failover.pinned
     if rule.tiers and pinned > len(rule.tiers):
         findings.error(
             f"{place}.failover.pinned",
             f"there is no tier {pinned}; the rule has {len(rule.tiers)}",
         )
+
+
+def _leaves(findings: Findings, path: str, tier: Tier) -> None:
+    """Note a tier whose different answers can't all be made ahead.
+
+    Pools that are all round_robin are one list; else each picks for itself, in every combination.
+    """
+    named = [findings.resources.pools.get(name) for name in dict.fromkeys(tier.pools)]
+    for family in FAMILIES:
+        pools = [pool for pool in named if pool is not None and pool.type == family]
+        sizes = [len(pool.addresses) for pool in pools]
+        if all(pool.steering.type == "round_robin" for pool in pools):
+            leaves = most_leaves(sum(sizes))
+        else:
+            leaves = prod(map(most_leaves, sizes))
+        if leaves > MAX_LEAVES:
+            findings.error(
+                path,
+                f"{leaves:,} different {family} answers; {MAX_LEAVES:,} is the most for a tier",
+            )

@@ -20,10 +20,10 @@ from gtm import forms
 from gtm.model import Record, Zone
 from gtm.places import nearest
 
+from resolver.limits import MAX_RRSET
+
 from .findings import Findings
 
-MAX_RRSET_BYTES = 60_000
-"""The largest data of one name and type: an answer of 65,535 octets must hold it."""
 _SINGLE = (dns.rdatatype.CNAME, dns.rdatatype.DNAME)
 
 
@@ -146,7 +146,7 @@ def _record(findings: Findings, path: str, zone: str, record: Record, static: St
         if type_ == dns.rdatatype.CNAME:
             target = data.target.to_text(omit_final_dot=True).lower()  # type: ignore[attr-defined]
             static.aliases.setdefault(owner, target)
-    if size > MAX_RRSET_BYTES:
+    if size > MAX_RRSET:
         findings.error(f"{path}.data", f"{size:,} octets don't fit into an answer")
 
 

@@ -44,9 +44,13 @@ def review_plain(
 def review(reading: Reading, variants: Variants) -> Review:
     """The reading with the problems of the whole set added, each located."""
     settled, found = validate(reading.sound, variants, reading.broken)
-    problems = (*reading.problems, *map(reading.located, found))
+    problems = tuple(sorted((*reading.problems, *map(reading.located, found)), key=_order))
     refused = any(problem.severity == "error" for problem in problems)
     return Review(resources=None if refused else settled, problems=problems)
+
+
+def _order(problem: Problem) -> tuple[str, str, int]:
+    return (problem.severity, problem.file, problem.line)
 
 
 def validate(

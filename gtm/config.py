@@ -1,0 +1,222 @@
+"""The strict reader of what users write: files or plain data in, frozen resources out.
+
+Decides whether each resource by itself is well formed and brings it into the one canonical form;
+reports all errors of a file set at once, each with file, line and path. Whether resources fit
+together is decided behind `gtm.ports.Policy`. Its place: first, before anything is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from gtm import forms, unsupported
+from gtm.decode import read
+from gtm.document import Node, Unreadable, from_bytes, from_plain
+from gtm.model import TYPES, Resources
+from gtm.places import BAD, At, Context, nearest
+from gtm.ports import Problem, Review
+from gtm.shapes import SHAPES
+
+SUFFIXES = (".yaml", ".yml", ".json")
+"""What is read of a directory (not of those below it, nor names that begin with a dot)."""
+MAX_FILES = 10_000
+"""The most files of one set."""
+
+
+class Variants(Struct, frozen=True):
+    """The registered settings types by name: of probes and of steering policies."""
+
+    probes: Mapping[str, type[Struct]]
+    steering: Mapping[str, type[Struct]]
+
+
+class Origin(Struct, frozen=True):
+    """Where a resource was written."""
+
+    file: str
+    line: int
+    node: Node
+
+
+class Reading(Review, frozen=True, kw_only=True):
+    """A review that also knows what was well formed beside the errors, and where all of it stood.
+
+    `sound` holds the resources without errors of their own, `broken` (kind, name) of the others:
+    rules over the whole set can judge the first without stumbling over the second.
+    """
+
+    sound: Resources = field(default_factory=Resources)
+    broken: frozenset[tuple[str, str]] = frozenset()
+    origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict)
+
+    def located(self, problem: Problem) -> Problem:
+        """`problem` with the file and line of the deepest part of its path that was written."""
+        kind, _, rest = problem.path.partition(".")
+        for name in _prefixes(rest):
+            origin = self.origins.get((kind, name))
+            if origin:
+                line = _line(origin.node, rest[len(name) :], origin.line)
+                return replace(problem, file=origin.file, line=line)
+        return problem
+
+
+def read_files(paths: Iterable[str | Path], variants: Variants) -> Reading:
+    """All resources of files and directories, as one set; what can't be read is a problem."""
+    collected = _Collected(variants)
+    for path in _listed(paths, collected):
+        at = At(collected.context, str(path))
+        try:
+            documents = from_bytes(path.read_bytes(), is_json=path.suffix == ".json")
+        except OSError as error:
+            at.error(f"cannot be read: {error.strerror}")
+        except Unreadable as error:
+            At(collected.context, str(path), line=error.line).error(str(error))
+        else:
+            for document in documents:
+                collected.document(document, at)
+    return collected.reading()
+
+
+def read_text(text: str, variants: Variants, *, file: str = "", is_json: bool = False) -> Reading:
+    """The resources of one text, called `file` in problems."""
+    collected = _Collected(variants)
+    try:
+        for document in from_bytes(text.encode("utf-8", "replace"), is_json=is_json):
+            collected.document(document, At(collected.context, file))
+    except Unreadable as error:
+        At(collected.context, file, line=error.line).error(str(error))
+    return collected.reading()
+
+
+def read_plain(data: Any, variants: Variants) -> Reading:
+    """The resources in plain data (kind -> name -> resource), as RPC and the store hold them."""
+    collected = _Collected(variants)
+    at = At(collected.context, "")
+    try:
+        node = from_plain(data)
+    except Unreadable as error:
+        at.error(str(error))
+    else:
+        collected.document(node, at)
+    return collected.reading()
+
+
+def _listed(paths: Iterable[str | Path], collected: _Collected) -> list[Path]:
+    """The files to read, each once, directories opened; problems are noted."""
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        at = At(collected.context, str(path))
+        try:
+            if path.is_dir():
+                inside = sorted(
+                    entry
+                    for entry in path.iterdir()
+                    if entry.suffix in SUFFIXES and not entry.name.startswith(".")
+                )
+                if not inside:
+                    at.error(f"holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
+            else:
+                inside = [path]
+            for file in inside:
+                found.setdefault(file.resolve(), file)
+        except OSError as error:
+            at.error(f"cannot be read: {error.strerror}")
+    if len(found) > MAX_FILES:
+        At(collected.context, "").error(f"more than {MAX_FILES:,} files")
+        return []
+    return list(found.values())
+
+
+class _Collected:
+    """What the documents read so far hold."""
+
+    def __init__(self, variants: Variants) -> None:
+        self.context = Context(SHAPES, variants.probes, variants.steering)
+        self.found: dict[str, dict[str, Any]] = {kind: {} for kind in TYPES}
+        self.broken: set[tuple[str, str]] = set()
+        self.origins: dict[tuple[str, str], Origin] = {}
+
+    def document(self, node: Node, at: At) -> None:
+        """Read one document: kind -> name -> resource."""
+        if not node.is_map:
+            at.wrong("a mapping of " + ", ".join(TYPES), node)
+            return
+        for entry, place in at.entries(node):
+            if entry.key in TYPES:
+                if entry.node.is_map:
+                    self._kind(entry.key, entry.node, place)
+                elif not entry.node.is_null:
+                    place.wrong("a mapping from name to resource", entry.node)
+            elif entry.key in unsupported.KINDS:
+                place.error(unsupported.sentence(entry.key))
+            else:
+                place.error(f"unknown key {entry.key!r}{nearest(entry.key, TYPES)}")
+
+    def _kind(self, kind: str, node: Node, at: At) -> None:
+        for entry, spot in at.entries(node):
+            try:
+                name = forms.domain(entry.key) if kind == "zones" else forms.label(entry.key)
+            except ValueError as error:
+                spot.error(str(error))
+                self.broken.add((kind, entry.key))
+                continue
+            place = At(self.context, at.file, f"{kind}.{name}", entry.line)
+            earlier = self.origins.get((kind, name))
+            if earlier:
+                where = f"{earlier.file}:{earlier.line}" if earlier.line else "above"
+                place.error(f"{name!r} is defined twice, first in {where}")
+                continue
+            self.origins[kind, name] = Origin(at.file, entry.line, entry.node)
+            empty = Node(entries=(), line=entry.line)
+            value = read(TYPES[kind], empty if entry.node.is_null else entry.node, place)
+            if value is BAD:
+                self.broken.add((kind, name))
+            else:
+                self.found[kind][name] = value
+
+    def reading(self) -> Reading:
+        """What it comes to."""
+        sound = Resources(**self.found)
+        problems = self.context.found()
+        files = {file: index for index, file in enumerate(dict.fromkeys(p.file for p in problems))}
+        problems = tuple(sorted(problems, key=lambda problem: (files[problem.file], problem.line)))
+        return Reading(
+            resources=None if problems else sound,
+            problems=problems,
+            sound=sound,
+            broken=frozenset(self.broken),
+            origins=self.origins,
+        )
+
+
+def _prefixes(path: str) -> list[str]:
+    """Beginnings of `path` that may be a name, the longest first: names may have dots."""
+    ends = [index for index, char in enumerate(path) if char in ".["]
+    return [path[:end] for end in (len(path), *reversed(ends))]
+
+
+def _line(node: Node, path: str, line: int) -> int:
+    """The line of the deepest entry or item along `path` (`.records[0].data`), else `line`."""
+    while path:
+        if path[0] == "[" and node.items is not None:
+            index, _, path = path[1:].partition("]")
+            if int(index) >= len(node.items):
+                return line
+            node = node.items[int(index)]
+            line = node.line or line
+        elif path[0] == "." and node.entries is not None:
+            keys = _prefixes(path[1:])
+            entry = next(
+                (entry for key in keys for entry in node.entries if entry.key == key), None
+            )
+            if entry is None:
+                return line
+            node, line, path = entry.node, entry.line or line, path[1 + len(entry.key) :]
+        else:
+            return line
+    return line

@@ -1,0 +1,120 @@
+"""The text forms of names, addresses and lines: what users may write, and the one canonical text.
+
+Pure. Each function gives the canonical text or raises ValueError with a sentence fit for a user;
+`FORMS` has them under the names that `gtm.model` marks its fields with.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+
+from gtm.lines import parse_line
+
+MAX_NAME = 253
+"""The longest domain name in text without its last dot (RFC 1035, section 2.3.4)."""
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+_DOMAIN_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_OWNER_LABEL = re.compile(r"[a-z0-9_/-]{1,63}")
+_WITH_PORT = re.compile(r"(?:\[(.+)\]|([^:]+)):(\d+)")
+
+
+def label(text: str) -> str:
+    """A resource's own name."""
+    if not _LABEL.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is no name: 1 to 63 letters, digits, - and _, "
+            "with a letter or digit first and last"
+        )
+    return text
+
+
+def domain(text: str) -> str:
+    """An absolute domain name, in lower case without the last dot; "." is the root."""
+    if text == ".":
+        return text
+    name = text.lower().removesuffix(".")
+    if not name:
+        raise ValueError(f"{text!r} is no domain name")
+    if not name.isascii():
+        raise ValueError(f"{text!r} is not ASCII; write it in its xn-- form")
+    if "@" in name:
+        raise ValueError(f"{text!r} is no domain name; a mailbox is written with a dot for the @")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"{text[:40] + '...'!r} is longer than {MAX_NAME} characters")
+    for part in name.split("."):
+        if not _DOMAIN_LABEL.fullmatch(part):
+            raise ValueError(
+                f"{text!r} is no domain name: {part!r} is no label of 1 to 63 characters"
+            )
+    return name
+
+
+def owner(text: str, zone: str) -> str:
+    """The owner of records in `zone`, relative to it: `@`, `www`, `*.www`.
+
+    A name with a last dot is absolute and must lie in the zone.
+    """
+    name = text.lower()
+    if name.endswith("."):
+        absolute = name.removesuffix(".")
+        if absolute == zone:
+            return "@"
+        if not absolute.endswith(f".{zone}"):
+            raise ValueError(f"{text!r} lies outside the zone {zone}")
+        name = absolute.removesuffix(f".{zone}")
+    if name == "@":
+        return name
+    if len(name) + len(zone) + 1 > MAX_NAME:
+        raise ValueError(f"{text[:40] + '...'!r} is too long with the zone's name behind it")
+    first, *rest = name.split(".")
+    for part in rest if first == "*" else [first, *rest]:
+        if not _OWNER_LABEL.fullmatch(part):
+            raise ValueError(f"{text!r} is no name of records: {part!r} is no label")
+    return name
+
+
+def absolute(name: str, zone: str) -> str:
+    """An owner of `zone` in full: the reverse of `owner`."""
+    return zone if name == "@" else f"{name}.{zone}"
+
+
+def address(text: str) -> str:
+    """An IPv4 or IPv6 address in its canonical text (RFC 5952), of one host."""
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        if match := _WITH_PORT.fullmatch(text):
+            bare = match[1] or match[2]
+            try:
+                ipaddress.ip_address(bare)
+            except ValueError:
+                pass
+            else:
+                raise ValueError(
+                    f"{text!r} is an address with a port; write value {bare} and port {match[3]}"
+                ) from None
+        raise ValueError(f"{text!r} is no IPv4 or IPv6 address") from None
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            raise ValueError(f"{text!r} is IPv4 in IPv6 clothes; write {parsed.ipv4_mapped}")
+        if parsed.scope_id is not None:
+            raise ValueError(f"{text!r} has a scope, which means nothing to clients")
+    if parsed.is_unspecified or parsed.is_multicast or str(parsed) == "255.255.255.255":
+        raise ValueError(f"{text!r} is no address of a host")
+    return str(parsed)
+
+
+def line(text: str) -> str:
+    """A built-in line."""
+    return str(parse_line(text))
+
+
+FORMS: Mapping[str, Callable[[str], str]] = {
+    "label": label,
+    "domain": domain,
+    "address": address,
+    "line": line,
+}
