@@ -4,69 +4,285 @@
 evaluation belong into one transaction. Effects are differences to what the store has: what
 `Restored` said, and the engine's own earlier effects. Nothing comes out before both `Configured`
 and `Restored` came in, in either order.
+
+    frame, digest -> evidence (hysteresis) -> verdicts (quorum) -> pool -> effects
+    configuration -> targets ------------------^                  `-> route
+
+Setting regions aside belongs between evidence and verdicts, the guard and damping between verdicts
+and pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-from gtm.state import PoolState
+import numpy as np
+from numpy.typing import NDArray
 
-from .events import Effect, Incoming, Now, TargetKey
+from gtm.model import Resources
+from gtm.state import PoolState, Routes
+
+from . import pool, route
+from .alarms import Alarms, conditions
+from .events import (
+    AgentFound,
+    AgentLost,
+    Configured,
+    Digest,
+    Effect,
+    Frame,
+    Incoming,
+    Met,
+    Now,
+    PublishPool,
+    PublishRoutes,
+    Restored,
+    TargetKey,
+    Tick,
+)
+from .evidence import Evidence
+from .picture import Picture, agent_views, region_views
+from .targets import Targets, keys_of
+from .verdicts import Verdicts
 from .views import AgentView, AlarmView, Assigned, RegionView, VerdictView
+
+_NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 
 
 class Engine:
     """The judgement over every target, pool and instance; one object, driven by one task."""
 
+    def __init__(self) -> None:
+        self._targets = Targets()
+        self._evidence = Evidence(self._targets)
+        self._verdicts = Verdicts(self._targets, self._evidence)
+        self._alarms = Alarms()
+        self._resources = Resources()
+        self._generation = 0
+        self._met: frozenset[str] = frozenset()
+        self._stored: Restored | None = None  # what came before the first configuration
+        self._configured = self._restored = False
+        self._pools: dict[str, PoolState] = {}
+        self._routes: dict[str, Routes] = {}
+        self._known_ms: dict[str, int] = {}  # pools never published, and since when we know them
+        self._now = Now(0, 0.0)
+
+    # ---- events ------------------------------------------------------------------------------
+
     def handle(self, event: Incoming, now: Now) -> list[Effect]:
         """Apply `event`, evaluate once, and say what changed against the store."""
-        raise NotImplementedError
+        self._now = now
+        match event:
+            case Frame():
+                return self._evaluate(self._evidence.frame(event, now.mono_ms), now)
+            case Digest():
+                return self._evaluate(self._evidence.digest(event, now.mono_ms), now)
+            case Tick():
+                changed = self._evidence.lapse(now.mono_ms)
+                return self._evaluate(changed, now, pools=self._impatient(now), alarms=True)
+            case AgentFound():
+                changed = self._evidence.found(event.region, event.agent, now.mono_ms)
+                return self._evaluate(changed, now, alarms=True)
+            case AgentLost():
+                self._evidence.lost(event.region, event.agent)
+                return self._evaluate(_NO_NUMBERS, now, alarms=True)
+            case Met():
+                self._met = event.regions
+                return self._reconfigure(self._resources, now)
+            case Configured():
+                self._generation = event.generation
+                self._configured = True
+                return self._reconfigure(event.resources, now)
+            case Restored():
+                self._met = event.met
+                self._stored = event
+                return self._reconfigure(self._resources, now)
+
+    def _reconfigure(self, resources: Resources, now: Now) -> list[Effect]:
+        """Take over resources, regions and, once it came, what the store has."""
+        before, self._resources = self._resources, resources
+        capacity = self._targets.capacity
+        changes = self._targets.update(resources, self._met, now.mono_ms)
+        if self._targets.capacity > capacity:
+            self._evidence.grow()
+            self._verdicts.grow()
+        self._verdicts.move(changes.moved)
+        gone = [number for _, number in changes.removed] + [old for old, _ in changes.moved]
+        self._evidence.clear(np.array(gone, dtype=np.intp))
+        self._verdicts.clear(np.array(gone, dtype=np.intp))
+        changed = self._evidence.judge_again(changes.thresholds, now.mono_ms)
+
+        dirty = {
+            name for name, config in resources.pools.items() if before.pools.get(name) != config
+        }
+        if self._configured and (stored := self._stored) is not None:
+            self._stored = None
+            alike = self._verdicts.restore(stored.verdicts)
+            if not self._restored:
+                self._evidence.restore(alike, now.mono_ms)
+            self._restored = True
+            self._pools, self._routes = dict(stored.pools), dict(stored.routes)
+            self._alarms.restore(stored.alarms)
+            changed, dirty = self._targets.numbers(), set(resources.pools)
+        if self._configured:
+            self._pools = {
+                name: self._pools[name] for name in self._pools if name in resources.pools
+            }
+            self._routes = {
+                name: self._routes[name] for name in self._routes if name in resources.instances
+            }
+            self._known_ms = {
+                name: self._known_ms.get(name, now.mono_ms)
+                for name in resources.pools
+                if name not in self._pools
+            }
+        added = np.array([self._targets.number(key) for key in changes.added], dtype=np.intp)
+        moved = np.array([new for _, new in changes.moved], dtype=np.intp)
+        numbers = np.unique(np.concatenate((changed, changes.rejudged, added, moved)))
+        return self._evaluate(numbers, now, pools=dirty, routes=True, alarms=True)
+
+    # ---- the one evaluation ------------------------------------------------------------------
+
+    def _evaluate(
+        self,
+        numbers: NDArray[np.intp],
+        now: Now,
+        *,
+        pools: Iterable[str] = (),
+        routes: bool = False,
+        alarms: bool = False,
+    ) -> list[Effect]:
+        """Judge targets whose votes or rules changed, then what stands above them."""
+        if not (self._configured and self._restored):
+            return []
+        effects: list[Effect] = []
+        dirty = set(pools)
+        if numbers.size:
+            turned, records = self._verdicts.judge(numbers, now)
+            effects += records
+            for key in turned:
+                dirty.update(self._targets.pools_of[key])
+        if routes:
+            effects += self._verdicts.forget()
+        for name in sorted(dirty):
+            effects += self._judge_pool(name, now)
+        if routes:
+            effects += self._judge_routes(now)
+        if alarms:
+            holding = conditions(
+                self._resources, self._targets, self._verdicts.pending, self.regions()
+            )
+            effects += self._alarms.update(holding, now)
+        return effects
+
+    def _judge_pool(self, name: str, now: Now) -> list[Effect]:
+        config, published = self._resources.pools[name], self._pools.get(name)
+        checks = self._resources.checks
+        state = pool.judge(
+            config,
+            [
+                [self._verdicts.health(key) for key in keys_of(config, address, checks)]
+                for address in config.addresses
+            ],
+            published,
+            patient=published is None and self._is_patient(name, now),
+            generation=self._generation,
+            wall_s=now.wall_s,
+        )
+        if state is None or (published is not None and pool.same(state, published)):
+            return []
+        self._pools[name] = state
+        self._known_ms.pop(name, None)
+        return [PublishPool(name=name, state=state)]
+
+    def _is_patient(self, name: str, now: Now) -> bool:
+        waits = pool.patience_ms(self._resources.pools[name], self._resources.checks)
+        return now.mono_ms - self._known_ms[name] < waits
+
+    def _impatient(self, now: Now) -> list[str]:
+        """The withheld pools whose time is up."""
+        return [name for name in self._known_ms if not self._is_patient(name, now)]
+
+    def _judge_routes(self, now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for name, instance in sorted(self._resources.instances.items()):
+            published = self._routes.get(name)
+            judged = route.judge(
+                instance,
+                self._resources.pools,
+                published,
+                generation=self._generation,
+                wall_s=now.wall_s,
+            )
+            if judged is None and published is not None:
+                del self._routes[name]
+                effects.append(PublishRoutes(instance=name, routes=None))
+            elif judged is not None and (published is None or judged.rules != published.rules):
+                self._routes[name] = judged
+                effects.append(PublishRoutes(instance=name, routes=judged))
+        return effects
+
+    # ---- what others see ---------------------------------------------------------------------
 
     @property
     def targets_version(self) -> int:
         """Grows whenever `targets()` changes."""
-        raise NotImplementedError
+        return self._targets.version
 
     def targets(self) -> Mapping[TargetKey, Assigned]:
         """Every target that is to be probed, and by whom; read-only."""
-        raise NotImplementedError
+        return self._targets.assigned()
 
     def assigned(self, region: str) -> Iterable[Assigned]:
         """The targets that agents of `region` should probe."""
-        raise NotImplementedError
+        return (one for one in self.targets().values() if region in one.regions)
 
     def number(self, key: TargetKey) -> int | None:
         """The number of a target in the columns of frames and digests."""
-        raise NotImplementedError
+        return self._targets.number(key)
+
+    def admits(self, region: str, agent: str) -> bool:
+        """Whether there is room for an agent; one that is not admitted is not listened to."""
+        return self._evidence.admits(region, agent)
 
     def verdicts(self, filter: str = "", now: Now | None = None) -> list[VerdictView]:
         """The verdicts over an address, a pool, an instance or a check; all of them for "".
 
         Ages are as of `now`, else of the last event.
         """
-        raise NotImplementedError
+        return self._picture(now).listing(filter)
 
     def verdict(self, key: TargetKey, now: Now | None = None) -> VerdictView | None:
         """The verdict over one target; None where nobody names it."""
-        raise NotImplementedError
+        return None if self.number(key) is None else self._picture(now).verdict(key)
+
+    def _picture(self, now: Now | None) -> Picture:
+        return Picture(
+            self._resources,
+            self._targets,
+            self._evidence,
+            self._verdicts,
+            self._pools,
+            now or self._now,
+        )
 
     def pools(self) -> Mapping[str, PoolState]:
         """The states of the configured pools as judged; without those still withheld."""
-        raise NotImplementedError
+        return MappingProxyType(self._pools)
 
     def withheld(self) -> frozenset[str]:
         """The configured pools that were never published and still wait for verdicts."""
-        raise NotImplementedError
+        return frozenset(self._known_ms)
 
     def regions(self) -> list[RegionView]:
         """Every region that is declared, met or has an agent."""
-        raise NotImplementedError
+        return region_views(self._resources, self._met, self._evidence)
 
     def agents(self, now: Now | None = None) -> list[AgentView]:
         """Every agent that streams, or whose opinions still count."""
-        raise NotImplementedError
+        return agent_views(self._evidence, now or self._now)
 
     def alarms(self) -> list[AlarmView]:
         """The alarms that stand."""
-        raise NotImplementedError
+        return self._alarms.standing()

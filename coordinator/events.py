@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gtm.model import Resources
 from gtm.state import PoolState, Routes, VerdictRecord
@@ -52,13 +52,17 @@ class Configured(Struct, frozen=True, kw_only=True):
 class Restored(Struct, frozen=True, kw_only=True):
     """What the store says at start, before any result: verdicts and published states.
 
-    Votes in the records count for one grace; `pools` and `routes` are what resolvers serve now.
+    Votes in the records count for one grace; `pools` and `routes` are what resolvers serve now,
+    `alarms` those that stand (id -> text and Unix time). A later one, after a takeover, a refused
+    write or a gap in the watch, replaces what the engine believes to be stored, standing verdicts
+    included, but not what agents said meanwhile.
     """
 
     verdicts: dict[TargetKey, VerdictRecord]
     pools: dict[str, PoolState]
     routes: dict[str, Routes]
     met: frozenset[str] = frozenset()
+    alarms: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 class Met(Struct, frozen=True, kw_only=True):
@@ -68,7 +72,7 @@ class Met(Struct, frozen=True, kw_only=True):
 
 
 class AgentFound(Struct, frozen=True, kw_only=True):
-    """An agent opened a stream; its columns are empty until its digest comes."""
+    """An agent opened a stream; until its digest comes it has the opinions that have not lapsed."""
 
     region: str
     agent: str
@@ -86,6 +90,8 @@ class Frame(Struct, frozen=True, kw_only=True):
 
     `target` holds the engine's own numbers (`Engine.number`); rows of unknown targets are gone
     already. `rtt_us` and the phases are 0 where unknown; `reason` indexes `reasons` (0 is "").
+    Rows older than twice the interval, or contained in the agent's last digest by their age, are
+    counted and change no vote.
     """
 
     region: str

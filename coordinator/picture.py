@@ -1,0 +1,120 @@
+"""What operators see of the engine: verdicts with live evidence, regions, agents. Pure.
+
+Made on demand of what stands; decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gtm.model import Resources
+from gtm.state import PoolState
+
+from .events import Now, TargetKey
+from .evidence import Evidence
+from .quorum import decide
+from .targets import Targets
+from .verdicts import HEALTH, Verdicts
+from .views import AgentView, RegionView, VerdictView
+
+
+class Picture:
+    """The verdicts as of one instant."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        targets: Targets,
+        evidence: Evidence,
+        verdicts: Verdicts,
+        pools: Mapping[str, PoolState],
+        now: Now,
+    ) -> None:
+        self._resources = resources
+        self._targets = targets
+        self._evidence = evidence
+        self._verdicts = verdicts
+        self._pools = pools
+        self._now = now
+        self._reasons: dict[str, dict[str, str]] = {}
+
+    def listing(self, filter: str) -> list[VerdictView]:
+        """The verdicts over an address, a pool, an instance or a check; all of them for ""."""
+        instance = self._resources.instances.get(filter)
+        pools = {filter}
+        if instance is not None:
+            pools.update(name for rule in instance.rules for t in rule.tiers for name in t.pools)
+        return [
+            self.verdict(key)
+            for key in sorted(self._targets.assigned())
+            if not filter
+            or filter in (key.check, key.address)
+            or not pools.isdisjoint(self._targets.pools_of[key])
+        ]
+
+    def verdict(self, key: TargetKey) -> VerdictView:
+        """The verdict over a target that there is, with every region's vote."""
+        number = self._targets.assigned()[key].number
+        who = self._targets.electorate(key)
+        code = int(self._verdicts.code[number])
+        tally = self._evidence.tally(who.regions, np.array([number], dtype=np.intp))
+        decision = decide(who, int(tally.ups[0]), int(tally.downs[0]), code)
+        pools = self._targets.pools_of[key]
+        return VerdictView(
+            target=key,
+            pools=pools,
+            why=tuple(self._why(pool, key.address) for pool in pools),
+            verdict=HEALTH[code],
+            pending=decision.pending,
+            wavering=self._evidence.wavers(who.regions, number),
+            since=float(self._verdicts.since[number]),
+            rule=decision.rule,
+            regions=tuple(
+                self._evidence.show(region, number, self._now.mono_ms) for region in who.regions
+            ),
+        )
+
+    def _why(self, pool: str, address: str) -> str:
+        if pool not in self._reasons:
+            state = self._pools.get(pool)
+            members = () if state is None else state.members
+            self._reasons[pool] = {member.value: member.why for member in members}
+        return self._reasons[pool].get(address, "withheld")
+
+
+def region_views(resources: Resources, met: frozenset[str], evidence: Evidence) -> list[RegionView]:
+    """Every region that is declared, met or has an agent that streams."""
+    declared = resources.regions
+    streaming = {
+        name: sum(agent.streams > 0 for agent in place.agents.values())
+        for name, place in evidence.regions.items()
+    }
+    names = declared.keys() | met | {name for name, count in streaming.items() if count}
+    return [
+        RegionView(
+            name=name,
+            declared=name in declared,
+            met=name in met,
+            agents=streaming.get(name, 0),
+            votes=name in (declared or met),
+        )
+        for name in sorted(names)
+    ]
+
+
+def agent_views(evidence: Evidence, now: Now) -> list[AgentView]:
+    """Every agent that streams, or whose opinions still count."""
+    return [
+        AgentView(
+            region=region,
+            agent=name,
+            connected=agent.streams > 0,
+            results=agent.results,
+            old=agent.old,
+            heard_s=max(0, now.mono_ms - agent.heard_ms) / 1000,
+        )
+        for region, place in sorted(evidence.regions.items())
+        for name, agent in sorted(place.agents.items())
+    ]

@@ -1,0 +1,96 @@
+"""From the regions' votes to a verdict; exact, and saying which rule decided. Pure.
+
+`decide` is the plain form for one target and gives the reason in words; `decide_columns` is the
+same on columns. Shares are whole numbers of regions, worked out once for each check, never floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from gtm.model import Check
+
+from .hysteresis import DOWN, NO_VOTE, UP, Codes
+
+Counts = NDArray[Any]
+
+
+class Electorate(Struct, frozen=True, kw_only=True):
+    """Who votes on a check's targets (E, sorted), and how many it takes.
+
+    `voters`: fewer leave a verdict pending. `downs`: from this many regions on it is down, which is
+    the failing share of |E| rounded up, and at least one region.
+    """
+
+    regions: tuple[str, ...]
+    voters: int
+    downs: int
+    share: str
+
+
+def electorate(check: Check, everybody: Sequence[str]) -> Electorate:
+    """The electorate of a check; `everybody` are the regions of `regions: all`."""
+    regions = tuple(sorted(set(check.regions or everybody)))
+    share = check.failing_share.of_one * len(regions)
+    return Electorate(
+        regions=regions,
+        voters=check.min_voters.needed(len(regions)),
+        downs=max(1, -(-share.numerator // share.denominator)),
+        share=str(check.failing_share),
+    )
+
+
+class Decision(Struct, frozen=True):
+    """A verdict (a code), whether it only stands because too few regions speak, and the rule."""
+
+    verdict: int
+    pending: bool
+    rule: str
+
+
+def decide(who: Electorate, ups: int, downs: int, standing: int) -> Decision:
+    """The verdict over `ups` and `downs` regions of E, on top of the standing one.
+
+    A region without a vote counts as the standing verdict says (none yet: as up), unless all that
+    have one agree.
+    """
+    total, voters = len(who.regions), ups + downs
+    if total == 0:
+        return Decision(standing, True, "pending: the check has no regions")
+    if voters < who.voters:
+        last = "no verdict yet" if standing == NO_VOTE else "the last verdict stands"
+        speak = "region votes" if voters == 1 else "regions vote"
+        text = f"pending: {voters} of {total} {speak}, {who.voters} needed; {last}"
+        return Decision(standing, True, text)
+    if ups == 0 or downs == 0:
+        word, verdict = ("down", DOWN) if downs else ("up", UP)
+        if voters == total:
+            text = f"all regions agree: {total} of {total} {word}"
+        else:
+            text = f"all regions that vote agree: {voters} {word}, {total - voters} without a vote"
+        return Decision(verdict, False, text)
+    silent = total - voters
+    counted = downs + (silent if standing == DOWN else 0)
+    text = f"{counted} of {total} regions down"
+    if silent:
+        text += f" ({silent} without a vote counted as {'down' if standing == DOWN else 'up'})"
+    if counted >= who.downs:
+        return Decision(DOWN, False, f"{text}: down from {who.downs} on ({who.share})")
+    return Decision(UP, False, f"{text}: up below {who.downs} ({who.share})")
+
+
+def decide_columns(
+    who: Electorate, ups: Counts, downs: Counts, standing: Codes
+) -> tuple[Codes, NDArray[np.bool_]]:
+    """`decide` on columns: the verdicts, and which of them are pending."""
+    total, voters = len(who.regions), ups + downs
+    pending = voters < who.voters if total else np.ones(len(standing), dtype=bool)
+    counted = downs + np.where(standing == DOWN, total - voters, 0)
+    is_down = np.where((ups == 0) | (downs == 0), downs > 0, counted >= who.downs)
+    verdict: Codes = np.where(pending, standing, np.where(is_down, DOWN, UP)).astype(np.int8)
+    return verdict, pending

@@ -1,0 +1,142 @@
+"""The verdict that stands over each target, and what the store has of it. Pure.
+
+Asks `quorum` where votes changed and keeps the answers as columns; only a verdict that turned
+becomes an object, the record that a restarted coordinator starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gtm.state import Health, VerdictRecord, VoteRecord
+
+from .events import Now, PublishVerdict, TargetKey
+from .evidence import Evidence
+from .hysteresis import NO_VOTE
+from .quorum import decide, decide_columns
+from .targets import Targets, by_electorate, grace_ms, probe_digest
+
+HEALTH: tuple[Health, ...] = ("unknown", "up", "down")
+"""Verdicts by their code in columns."""
+assert set(HEALTH) == set(get_args(Health))
+
+Numbers = NDArray[np.intp]
+
+
+class Verdicts:
+    """Standing verdicts; `unsaved` marks those that the store does not have as they are."""
+
+    def __init__(self, targets: Targets, evidence: Evidence) -> None:
+        capacity = targets.capacity
+        self.code: NDArray[np.int8] = np.zeros(capacity, dtype=np.int8)
+        self.pending: NDArray[np.bool_] = np.ones(capacity, dtype=bool)
+        self.since: NDArray[np.float64] = np.zeros(capacity)
+        self.unsaved: NDArray[np.bool_] = np.zeros(capacity, dtype=bool)
+        self._stored: set[TargetKey] = set()
+        self._targets = targets
+        self._evidence = evidence
+
+    def health(self, key: TargetKey) -> Health:
+        """The standing verdict over a target; `unknown` where there is none."""
+        number = self._targets.number(key)
+        return "unknown" if number is None else HEALTH[self.code[number]]
+
+    def restore(self, records: Mapping[TargetKey, VerdictRecord]) -> dict[int, VerdictRecord]:
+        """Let the stored verdicts stand; which of them (by number) judged today's probe."""
+        self._stored = set(records)
+        numbers = self._targets.numbers()
+        self.unsaved[numbers] = self.code[numbers] != NO_VOTE
+        alike: dict[int, VerdictRecord] = {}
+        for key, record in records.items():
+            number = self._targets.number(key)
+            if number is None:
+                continue
+            self.code[number] = HEALTH.index(record.verdict)
+            self.since[number] = record.since
+            self.unsaved[number] = record.probe != probe_digest(self._targets.check(key), key.port)
+            if not self.unsaved[number]:
+                alike[number] = record
+        return alike
+
+    def move(self, moved: Iterable[tuple[int, int]]) -> None:
+        """Carry verdicts from old to new numbers: another probe, the same verdict."""
+        for old, new in moved:
+            self.code[new], self.since[new] = self.code[old], self.since[old]
+            self.unsaved[new] = self.code[old] != NO_VOTE
+            self.pending[new] = True
+
+    def clear(self, numbers: Numbers) -> None:
+        """Forget numbers that went out of use."""
+        self.code[numbers] = NO_VOTE
+        self.since[numbers] = 0.0
+        self.pending[numbers] = True
+        self.unsaved[numbers] = False
+
+    def grow(self) -> None:
+        """Make room for all targets."""
+        more = self._targets.capacity - len(self.code)
+        self.code, self.since, self.unsaved = (
+            np.pad(self.code, (0, more)),
+            np.pad(self.since, (0, more)),
+            np.pad(self.unsaved, (0, more)),
+        )
+        self.pending = np.pad(self.pending, (0, more), constant_values=True)
+
+    def forget(self) -> list[PublishVerdict]:
+        """Delete the records of targets that nobody names any more."""
+        gone = sorted(key for key in self._stored if self._targets.number(key) is None)
+        self._stored.difference_update(gone)
+        return [PublishVerdict(target=key, record=None) for key in gone]
+
+    def judge(self, numbers: Numbers, now: Now) -> tuple[list[TargetKey], list[PublishVerdict]]:
+        """Judge `numbers` again: whose verdict turned, and the records to write, by target."""
+        turned: list[TargetKey] = []
+        effects: list[PublishVerdict] = []
+        for who, group in by_electorate(self._targets, numbers):
+            tally = self._evidence.tally(who.regions, group)
+            standing = self.code[group]
+            verdict, pending = decide_columns(who, tally.ups, tally.downs, standing)
+            self.pending[group] = pending
+            turns = verdict != standing
+            for row in np.flatnonzero(turns | (self.unsaved[group] & ~pending)).tolist():
+                number = int(group[row])
+                key = self._targets.key(number)
+                decision = decide(
+                    who, int(tally.ups[row]), int(tally.downs[row]), int(standing[row])
+                )
+                if turns[row]:
+                    self.code[number] = decision.verdict
+                    self.since[number] = now.wall_s
+                    turned.append(key)
+                self.unsaved[number] = False
+                self._stored.add(key)
+                record = self._record(key, number, decision.rule, now)
+                effects.append(PublishVerdict(target=key, record=record))
+        turned.sort()
+        effects.sort(key=lambda effect: effect.target)
+        return turned, effects
+
+    def _record(self, key: TargetKey, number: int, rule: str, now: Now) -> VerdictRecord:
+        check, who = self._targets.check(key), self._targets.electorate(key)
+        failed_ms = self._evidence.first_failed_ms(
+            who.regions, number, now.mono_ms - grace_ms(check)
+        )
+        votes: dict[str, VoteRecord] = {}
+        for region in who.regions:
+            vote = self._evidence.show(region, number, now.mono_ms)
+            votes[region] = VoteRecord(
+                vote=vote.vote, streak=vote.streak, reason=vote.reason, rtt_us=vote.rtt_us
+            )
+        first_failed = now.wall_s - (now.mono_ms - failed_ms) / 1000 if failed_ms is not None else 0
+        return VerdictRecord(
+            verdict=HEALTH[self.code[number]],
+            since=float(self.since[number]),
+            rule=rule,
+            probe=probe_digest(check, key.port),
+            first_failed=float(first_failed),
+            votes=votes,
+        )
