@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
+from gtm.options import settings
+
 MAX_TEXT = 160
 """Characters of a reason with its detail; what is longer is cut."""
 
@@ -223,20 +225,13 @@ def has_route(address: str) -> bool:
 S = TypeVar("S", bound=ProbeSettings)
 
 
-def _special(type_: Any, value: object) -> object:
-    return type_.parse(value)
-
-
 def read_settings(type_: type[S], options: str, port: int = 0) -> S:
     """`options` (JSON text) as the settings `type_`; ValueError where they are not.
 
-    A type that has a port takes `port`, whatever the options say: an address may override it.
+    A type that has a port takes `port`: it travels beside the options. Strict: an agent older than
+    its coordinator must not judge by half of what it was told.
     """
-    data = msgspec.json.decode(options)
-    if not isinstance(data, dict):
-        raise ValueError("options are not a mapping")
-    if unknown := sorted(set(data) - set(type_.__struct_fields__)):
+    if unknown := sorted(set(msgspec.json.decode(options)) - set(type_.__struct_fields__)):
         raise ValueError(f"this agent does not know the setting {unknown[0]}")
-    if "port" in type_.__struct_fields__:
-        data["port"] = port
-    return msgspec.convert(data, type_, dec_hook=_special)
+    fixed = {"port": port} if "port" in type_.__struct_fields__ else {}
+    return settings(options, type_, **fixed)

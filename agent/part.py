@@ -1,0 +1,125 @@
+"""The agent as a part: wires schedule, runner and uplink together and opens the HTTP door."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import resource
+import socket
+import uuid
+
+import gtm
+from gtm.errors import StartError
+from gtm.links import Tls, channel
+from gtm.telemetry import HttpDoor, transition
+
+from .link import Hello
+from .probes import icmp
+from .results import ResultLog
+from .runner import Runner
+from .settings import Settings
+from .targets import types
+from .uplink import Uplink
+
+DRAIN_S = 1.0
+"""How long a stopping agent waits for its last results to be acknowledged."""
+SPARE_FILES = 64
+"""Files that probes leave to the rest of the process."""
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+log = logging.getLogger("agent")
+
+
+def default_id() -> str:
+    """The host's name as an agent's name: stable over restarts."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:63].strip("-_")
+    return name or "agent"
+
+
+def _families() -> list[str]:
+    """The address families that this machine speaks at all."""
+    found = []
+    for name, family, loopback in (
+        ("family:ipv4", socket.AF_INET, "127.0.0.1"),
+        ("family:ipv6", socket.AF_INET6, "::1"),
+    ):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((loopback, 0))
+        except OSError:
+            continue
+        found.append(name)
+    return found
+
+
+def _room(wanted: int) -> int:
+    """Raise the limit of open files as far as allowed; how many probes it has room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = wanted + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < need:
+        soft = need if hard == resource.RLIM_INFINITY else min(need, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        except (OSError, ValueError):
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        room = max(1, soft - SPARE_FILES)
+        transition(log, "fewer probes at once", logging.WARNING, probes=room, open_files=soft)
+        return room
+    return wanted
+
+
+def _name(what: str, text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise StartError(
+            f"the agent's {what} {text!r} must be 1 to 63 letters, digits, - or _: give --{what}", 2
+        )
+    return text
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Probe for the coordinators until `stop` is set; StartError for what a user must mend."""
+    hello = Hello(
+        region=_name("region", settings.region),
+        agent_id=_name("id", settings.id or default_id()),
+        version=gtm.__version__,
+        capabilities=(*types(), *_families()),
+        incarnation=uuid.uuid4().hex,
+    )
+    tls = Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
+    if not settings.coordinators:
+        raise StartError("an agent needs a coordinator: give --coordinators", 2)
+    for address in settings.coordinators:  # what is wrong with the link is said now, not later
+        await channel(address, tls, insecure=settings.insecure).close()
+    host, _, port = settings.http.rpartition(":")
+    if not port.isdigit() or not host:
+        raise StartError(f"--http {settings.http!r} is not HOST:PORT", 2)
+
+    results = ResultLog(settings.buffer)
+    # A region is part of the phases: agents of several regions on one host don't probe in step.
+    runner = Runner(
+        f"{settings.region}/{hello.agent_id}",
+        _room(settings.max_probes),
+        lambda result: uplink.offer(result),
+    )
+    uplink = Uplink(settings.coordinators, hello, results, runner, tls, settings.insecure)
+    door = HttpDoor(uplink.trouble)
+    bound = await door.start(host.strip("[]"), int(port))
+    try:
+        uplink.start()
+        transition(
+            log,
+            "ready",
+            region=hello.region,
+            id=hello.agent_id,
+            http=f"{host}:{bound}",
+            coordinators=",".join(settings.coordinators),
+        )
+        await stop.wait()
+    finally:
+        await runner.close()
+        await uplink.drain(DRAIN_S)
+        await uplink.close()
+        await door.close()
+        icmp.close()

@@ -1,0 +1,275 @@
+"""Runs the schedule: a bounded number of probes at once, each with a hard deadline.
+
+Decides what a probe that misbehaves means (no opinion) and when this agent was too slow to judge;
+keeps for each target where the agent stands. Never judges a target itself: that is the
+coordinator's. Sits between `schedule` (what is due) and `uplink` (who hears of results).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from functools import partial
+
+from gtm.telemetry import transition
+from gtm.variants import variants
+
+from . import metrics
+from .probes.base import Identity, Kind, Outcome, Probe, Reason, Target
+from .results import ProbeResult
+from .schedule import Schedule
+
+HARD_MS = 1000
+"""A probe that has not ended so long after its own deadline is cancelled."""
+STALLED_MS = 250
+"""A time-out noticed so much later than due says that this agent was asleep, not the target."""
+LATE_MS = 100
+"""A probe that began so long after it was due is counted as late."""
+SMOOTHING = 8
+"""Each new round trip moves the smoothed one by the n-th part of their difference (RFC 6298)."""
+
+log = logging.getLogger("agent")
+
+
+class Opinion(IntEnum):
+    """What the agent would say of a target by itself."""
+
+    NONE = 0
+    UP = 1
+    DOWN = 2
+
+
+class Standing:
+    """Where the agent stands with one target; the runner alone changes it."""
+
+    __slots__ = (
+        "due_ms",
+        "ended_ms",
+        "hard",
+        "opinion",
+        "outcome",
+        "smoothed_us",
+        "streak",
+        "target",
+        "task",
+    )
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.outcome: Outcome | None = None
+        self.streak = 0
+        self.ended_ms = 0
+        self.smoothed_us = 0
+        """Smoothed round trip of successes in microseconds; 0: none yet."""
+        self.opinion = Opinion.NONE
+        self.task: asyncio.Task[Outcome] | None = None
+        self.hard: asyncio.TimerHandle | None = None
+        self.due_ms = 0
+
+    def take(self, outcome: Outcome, ended_ms: int) -> Opinion:
+        """Count an outcome in; returns the opinion before it."""
+        same = self.outcome is not None and self.outcome.kind == outcome.kind
+        self.streak = self.streak + 1 if same else 1
+        self.outcome, self.ended_ms = outcome, ended_ms
+        before = self.opinion
+        if outcome.kind is Kind.SUCCESS:
+            former = self.smoothed_us or outcome.rtt_us
+            self.smoothed_us = former + (outcome.rtt_us - former) // SMOOTHING
+            if before is Opinion.NONE or self.streak >= self.target.rise:
+                self.opinion = Opinion.UP
+        elif outcome.kind is Kind.FAILURE and self.streak >= self.target.fall:
+            self.opinion = Opinion.DOWN
+        return before
+
+
+def _probe_of(target: Target) -> Probe | None:
+    module = variants("agent.probes").get(target.type)
+    return None if module is None or target.unfit else module.probe
+
+
+class Runner:
+    """Probes the assigned targets and hands each result to `on_result`.
+
+    `probe_of` gives the probe of a target, None where this agent has none for it.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        max_probes: int,
+        on_result: Callable[[ProbeResult], None],
+        probe_of: Callable[[Target], Probe | None] = _probe_of,
+    ) -> None:
+        self._schedule = Schedule(agent_id)
+        self._max_probes = max_probes
+        self._on_result = on_result
+        self._probe_of = probe_of
+        self._standings: dict[Identity, Standing] = {}
+        self._waiting: deque[Standing] = deque()  # at most one entry a target
+        self._running = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_ms = 0
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._faults: set[str] = set()  # types whose fault was logged
+
+    def now_ms(self) -> int:
+        """The clock of all that the agent does: the loop's monotonic one."""
+        return int(self._loop.time() * 1000)
+
+    def assign(self, targets: Mapping[Identity, Target]) -> None:
+        """Probe exactly `targets` from now on; those that stay keep phase and standing."""
+        now = self.now_ms()
+        for identity in [one for one in self._standings if one not in targets]:
+            gone = self._standings.pop(identity)
+            self._schedule.remove(identity)
+            if gone.task is not None:
+                gone.task.cancel()
+        for identity, target in targets.items():
+            standing = self._standings.get(identity)
+            if standing is None:
+                self._standings[identity] = Standing(target)
+            else:
+                standing.target = target
+            self._schedule.set(identity, target.interval_ms, now)
+        metrics.TARGETS.set(len(self._standings))
+        self._arm()
+
+    def standing(self, identity: Identity) -> Standing | None:
+        """Where the agent stands with a target; None where it is not assigned."""
+        return self._standings.get(identity)
+
+    def __len__(self) -> int:
+        return len(self._standings)
+
+    async def close(self) -> None:
+        """End all probes; their outcomes are not reported."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [one.task for one in self._standings.values() if one.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=HARD_MS / 1000)
+
+    # ---- the clockwork -------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        due_ms = self._schedule.next_ms()
+        if due_ms is None or self._closed or (self._timer is not None and self._armed_ms <= due_ms):
+            return  # a timer that is early finds nothing due and arms again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_ms = due_ms
+        self._timer = self._loop.call_at(due_ms / 1000 + 0.0005, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self.now_ms()
+        before = self._schedule.skipped
+        for identity in self._schedule.due(now):
+            standing = self._standings[identity]
+            standing.due_ms = now
+            self._waiting.append(standing)
+        metrics.SKIPPED.inc(self._schedule.skipped - before)
+        self._start()
+        self._arm()
+
+    def _start(self) -> None:
+        while self._waiting and self._running < self._max_probes and not self._closed:
+            standing = self._waiting.popleft()
+            target = standing.target
+            if self._standings.get(target.identity) is not standing:
+                continue  # removed while it waited
+            if self.now_ms() - standing.due_ms >= LATE_MS:
+                metrics.LATE.inc()
+            probe = self._probe_of(target)
+            if probe is None:
+                unfit = Outcome(Kind.NO_OPINION, Reason.SETTINGS, target.unfit)
+                self._loop.call_soon(self._record, standing, unfit)
+                continue
+            began = self.now_ms()
+            span = target.span_ms
+            task = self._loop.create_task(probe(target))
+            standing.task = task
+            self._running += 1
+            metrics.RUNNING.set(self._running)
+            hard = self._loop.call_later((span + HARD_MS) / 1000, self._overrun, standing, task)
+            standing.hard = hard
+            task.add_done_callback(partial(self._ended, standing, began, span))
+
+    def _ended(
+        self, standing: Standing, began: int, span: int, task: asyncio.Task[Outcome]
+    ) -> None:
+        self._running -= 1
+        metrics.RUNNING.set(self._running)
+        standing.task = None
+        hard, standing.hard = standing.hard, None
+        if hard is None:  # it overran, which was told already
+            self._free(standing)
+        else:
+            hard.cancel()
+            self._record(
+                standing, self._outcome(standing.target, task, self.now_ms() - began, span)
+            )
+        self._start()
+
+    def _outcome(
+        self, target: Target, task: asyncio.Task[Outcome], took_ms: int, span_ms: int
+    ) -> Outcome:
+        """What a finished task says: its own outcome, unless this agent is to blame for it."""
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            return Outcome(Kind.NO_OPINION, Reason.FAULT, "cancelled")
+        if error is not None:
+            if target.type not in self._faults:
+                self._faults.add(target.type)
+                log.error("a probe of type %s raised", target.type, exc_info=error)
+            return Outcome(Kind.NO_OPINION, Reason.FAULT, f"{type(error).__name__}: {error}")
+        outcome = task.result()
+        if outcome.reason is Reason.TIMEOUT and took_ms > span_ms + STALLED_MS:
+            text = f"the time-out was noticed {took_ms - span_ms} ms late"
+            return Outcome(Kind.NO_OPINION, Reason.STALLED, text)
+        return outcome
+
+    def _overrun(self, standing: Standing, task: asyncio.Task[Outcome]) -> None:
+        """Tell at once; the target and its slot stay busy until the probe has really ended."""
+        if task.done():
+            return
+        metrics.OVERRUN.inc()
+        standing.hard = None
+        task.cancel()
+        self._report(standing, Outcome(Kind.NO_OPINION, Reason.OVERRUN))
+
+    def _record(self, standing: Standing, outcome: Outcome) -> None:
+        self._report(standing, outcome)
+        self._free(standing)
+
+    def _free(self, standing: Standing) -> None:
+        identity = standing.target.identity
+        if self._standings.get(identity) is standing:
+            opinion = standing.opinion is not Opinion.NONE
+            self._schedule.ended(identity, self.now_ms(), opinion)
+            self._arm()
+
+    def _report(self, standing: Standing, outcome: Outcome) -> None:
+        target = standing.target
+        if self._closed or self._standings.get(target.identity) is not standing:
+            return
+        metrics.PROBES.labels(target.type, outcome.kind.name.lower()).inc()
+        now = self.now_ms()
+        before = standing.take(outcome, now)
+        if before is not standing.opinion:
+            transition(
+                log,
+                f"target {standing.opinion.name.lower()}",
+                check=target.check,
+                address=target.address,
+                port=target.port,
+                reason=outcome.text,
+            )
+        self._on_result(ProbeResult(target.identity, outcome, now))

@@ -1,0 +1,157 @@
+"""All coordinators of an agent: a stream to each, one set of targets, one log of results.
+
+Decides which coordinators to speak to (those of the settings, and those that a welcome names) and
+what is probed: the union of what the open streams assign, or the last such union while none is
+open. Every coordinator hears every result of the targets that it assigned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gtm.links import Tls
+from gtm.telemetry import transition
+
+from . import metrics
+from .link import Hello, Link
+from .results import ProbeResult, ResultLog
+from .runner import Runner
+from .targets import union
+
+MAX_LINKS = 16
+"""Coordinators spoken to at once; further ones that a welcome names are left out."""
+
+log = logging.getLogger("agent")
+
+
+class Uplink:
+    """The streams of one agent; `offer` it every result."""
+
+    def __init__(
+        self,
+        coordinators: tuple[str, ...],
+        hello: Hello,
+        results: ResultLog,
+        runner: Runner,
+        tls: Tls,
+        insecure: bool,
+    ) -> None:
+        self._configured = tuple(dict.fromkeys(coordinators))[:MAX_LINKS]
+        self._hello = hello
+        self._results = results
+        self._runner = runner
+        self._tls = tls
+        self._insecure = insecure
+        self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
+        self._same: dict[str, str] = {}  # address to the coordinator that another link has
+        self._assigned_ever = False
+        self._due = False
+        self._acked = asyncio.Event()
+
+    def start(self) -> None:
+        """Open the streams of the settings."""
+        for address in self._configured:
+            self._add(address)
+
+    def offer(self, result: ProbeResult) -> None:
+        """Keep a result until every coordinator acknowledged it, within the log's bound."""
+        dropped = self._results.dropped
+        self._results.append(result)
+        metrics.DROPPED.inc(self._results.dropped - dropped)
+        for link, _ in self._links.values():
+            link.offered()
+        self._release()
+
+    def trouble(self) -> str:
+        """Why the agent is not ready, neither streaming nor buffering; "" where it is."""
+        if self._assigned_ever or any(link.open for link, _ in self._links.values()):
+            return ""
+        return f"no coordinator reached yet: {', '.join(self._configured)}"
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return sum(link.open for link, _ in self._links.values())
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the open streams have had everything acknowledged, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while any(link.open and not link.flushed for link, _ in self._links.values()):
+                    self._acked.clear()
+                    await self._acked.wait()
+        except TimeoutError:
+            pass
+
+    async def close(self) -> None:
+        """End all streams."""
+        self._due = True  # changes mean nothing from now on
+        tasks = [task for _, task in self._links.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- what changes mean ---------------------------------------------------------------------
+
+    def _add(self, address: str) -> None:
+        link = Link(
+            address,
+            self._hello,
+            self._results,
+            self._runner,
+            self._changed,
+            self._release,
+            self._tls,
+            self._insecure,
+        )
+        self._links[address] = (link, asyncio.create_task(link.run()))
+
+    def _remove(self, address: str) -> None:
+        _, task = self._links.pop(address)
+        task.cancel()
+
+    def _changed(self) -> None:
+        """Several changes of one turn are looked at once, and outside of the links' own tasks."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._due = False
+        self._members()
+        metrics.STREAMS.set(self.streams)
+        live = [link.assigned for link, _ in self._links.values() if link.has_assignment]
+        if live:
+            self._assigned_ever = True
+            self._runner.assign(union(live))
+        self._release()
+
+    def _members(self) -> None:
+        """Add links to coordinators that were named; drop those nobody names, and doubles."""
+        owners: dict[str, str] = {}
+        for address, (link, _) in list(self._links.items()):
+            if link.open and owners.setdefault(link.coordinator_id, address) != address:
+                self._same[address] = link.coordinator_id
+                self._remove(address)  # one coordinator under two names
+        self._same = {address: id_ for address, id_ in self._same.items() if id_ in owners}
+        named = [member for link, _ in self._links.values() if link.open for member in link.members]
+        wanted = dict.fromkeys((*self._configured, *named))
+        for address in wanted:
+            if address in self._links or address in self._same:
+                continue
+            if len(self._links) >= MAX_LINKS:
+                transition(log, "too many coordinators", logging.WARNING, left_out=address)
+                break
+            self._add(address)
+        for address, (link, _) in list(self._links.items()):
+            if address not in wanted and not link.open:
+                self._remove(address)
+
+    def _release(self) -> None:
+        """Let go of what every coordinator has."""
+        self._acked.set()
+        acked = [link.acked for link, _ in self._links.values()]
+        if acked:
+            self._results.release(min(acked))
+        metrics.BUFFERED.set(len(self._results))
