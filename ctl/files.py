@@ -1,6 +1,6 @@
 """Files of resources as the commands use them: read with every variant that is registered.
 
-Judges no set as a whole (`ctl.policy` does); raises RefusedError where a file is wrong in itself.
+Judges no set as a whole (`ctl.validate` does); raises RefusedError where a file is wrong in itself.
 """
 
 from __future__ import annotations
@@ -9,26 +9,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gtm import codec
-from gtm.config import Reading, Variants, read_files
+from gtm.config import Reading, read_files
 from gtm.errors import RefusedError
 from gtm.model import TYPES, Resources
 from gtm.ports import Problem
 from gtm.v1 import operator_pb2 as pb
-from gtm.variants import settings_types
 
 from . import diff
-
-
-def variants() -> Variants:
-    """The settings of every probe type and steering policy there is."""
-    return Variants(
-        probes=settings_types("agent.probes"), steering=settings_types("resolver.steering")
-    )
+from .validate import registered
 
 
 def read(paths: Sequence[str]) -> Reading:
     """What files and folders hold, each resource right in itself; RefusedError with all errors."""
-    reading = read_files(paths, variants())
+    reading = read_files(paths, registered())
     if reading.errors:
         raise RefusedError(reading.problems)
     return reading

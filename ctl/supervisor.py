@@ -130,7 +130,7 @@ class Child:
     async def _read(self, lines: int) -> None:
         reader = asyncio.StreamReader(MAX_LINE_BYTES)
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), open(lines, "rb", 0)
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(lines, "rb", 0)
         )
         try:
             while True:

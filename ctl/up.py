@@ -254,8 +254,11 @@ class Up:
             if (value := getattr(given, name))
         ]
         secret = {"GTM_ETCD_PASSWORD": given.etcd_password} if given.etcd_password else {}
+        geo = [f"--geo={','.join(given.geo)}"] if given.geo else []
         doors = ["--id=coordinator", f"--grpc={ports.grpc}", f"--http={ports.http}"]
-        parts = [Part(name="coordinator", arguments=("coordinator", *etcd, *doors), environ=secret)]
+        parts = [
+            Part(name="coordinator", arguments=("coordinator", *etcd, *geo, *doors), environ=secret)
+        ]
         for number in range(ports.resolvers):
             name = f"resolver-{number + 1}"
             arguments = [
@@ -265,7 +268,7 @@ class Up:
                 f"--http={ports.resolver(number)}",
                 f"--coordinators={ports.grpc}",
                 f"--data-dir={self._directory / name}",
-                *([f"--geo={','.join(given.geo)}"] if given.geo else []),
+                *geo,
                 *etcd,
             ]
             parts.append(Part(name=name, arguments=tuple(arguments), environ=secret))

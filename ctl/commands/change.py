@@ -46,7 +46,7 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one of the three."""
     if args.command == "validate":
-        return asyncio.run(_validate(args))
+        return _validate(args)
     if args.command == "apply" and not args.yes and not sys.stdin.isatty():
         raise StartError("apply asks before it changes anything: give --yes off a terminal", 2)
     try:
@@ -68,10 +68,10 @@ def _wrong(problems: Sequence[Problem], form: str) -> int:
     return 1 if errors else 0
 
 
-async def _validate(args: argparse.Namespace) -> int:
-    from ..policy import check_files
+def _validate(args: argparse.Namespace) -> int:
+    from ..validate import review_files
 
-    review = check_files(args.paths)
+    review = review_files(args.paths)
     status = _wrong(review.problems, args.form)
     if status == 0 and args.form != "json" and review.resources is not None:
         counts = [f"{len(named)} {kind}" for kind, named in files.plain(review.resources).items()]

@@ -68,8 +68,11 @@ async def _until_told(part: str, module: ModuleType, settings: Any) -> None:
         return
     from ..policy import ChildPolicy
 
-    policy = ChildPolicy()
+    policy = ChildPolicy(settings.geo)
+    warming = loop.create_task(policy.warm())
+    warming.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         await module.run(settings, policy, stop)
     finally:
+        warming.cancel()
         await policy.close()

@@ -9,6 +9,7 @@ import os
 from gtm.settings import add_flags, load
 
 from .. import up
+from ..supervised import follow_parent
 
 
 def add(command: str, parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until told to stop."""
+    follow_parent(os.environ)
     flags = vars(args)
     more = flags.pop("more")
     if more:

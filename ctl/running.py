@@ -1,0 +1,170 @@
+"""A `gtm up` of one's own on free ports, as a subprocess: for the demo, benchmarks and tests.
+
+Ends with whoever started it, even if that is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from gtm.errors import StartError
+
+from .digs import free_port
+from .ground import Ports
+from .supervised import PARENT
+
+READY_S = 60.0
+"""For `ready`."""
+STOP_S = 15.0
+"""For the end of everything after SIGTERM."""
+PORT_TRIES = 100
+
+
+class Running:
+    """`with Running(folder, config=PATH) as running:` is a system that has said `ready`.
+
+    `server` is its coordinator, `dns` its resolvers; data, logs and `up.log` lie in `folder`.
+    Entering raises StartError with what `gtm up` said.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: Path | None = None,
+        regions: Sequence[str] = (),
+        resolvers: int = 2,
+        geo: Sequence[str] = (),
+        more: Sequence[str] = (),
+    ) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        ports = free_ports(max(len(regions), 3), resolvers)
+        self.server = ports.grpc
+        self.http = ports.http
+        self.ports = ports
+        self.dns = tuple(ports.dns(number) for number in range(resolvers))
+        self.output = ""
+        self._process: subprocess.Popen[str] | None = None
+        self._arguments = [
+            "up",
+            f"--data-dir={self.data}",
+            f"--base-port={ports.base}",
+            f"--dns={ports.dns(0)}",
+            f"--resolvers={resolvers}",
+            *([f"--regions={','.join(regions)}"] if regions else []),
+            *([f"--config={config}"] if config else []),
+            *([f"--geo={','.join(geo)}"] if geo else []),
+            *more,
+        ]
+
+    def __enter__(self) -> Running:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait for `ready`."""
+        environ = {name: text for name, text in os.environ.items() if not name.startswith("GTM_")}
+        environ[PARENT] = str(os.getpid())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "up.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ctl", *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environ,
+                text=True,
+                start_new_session=True,
+            )
+        try:
+            self._wait_ready(self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it in order; by force where that takes too long."""
+        process = self._process
+        if process is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+            try:
+                process.wait(STOP_S)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def pid(self, part: str) -> int:
+        """The process id of a part (`coordinator`, `agent-r1`, `resolver-1`); 0 without one."""
+        try:
+            return int((self.data / "run" / f"{part}.pid").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    @property
+    def up_pid(self) -> int:
+        """The process id of `gtm up` itself; 0 before the start."""
+        return self._process.pid if self._process is not None else 0
+
+    def told(self) -> str:
+        """What it said on stderr so far."""
+        return (self.folder / "up.log").read_text(errors="replace")
+
+    def _wait_ready(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        deadline = time.monotonic() + READY_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while time.monotonic() < deadline:
+                if not selector.select(timeout=0.1):
+                    continue
+                line = process.stdout.readline()
+                self.output += line
+                if line == "ready\n":
+                    return
+                if not line:
+                    status = process.wait()
+                    raise StartError(f"gtm up ended with status {status}: {self._last()}")
+        raise StartError(f"gtm up was not ready after {READY_S:g} s: {self._last()}")
+
+    def _last(self) -> str:
+        lines = self.told().strip().splitlines()
+        return lines[-1].removeprefix("gtm: ") if lines else "it said nothing"
+
+
+def free_ports(regions: int, resolvers: int) -> Ports:
+    """Ports that are all free now, far from the defaults; StartError where none are found."""
+    dice = random.SystemRandom()
+    for left in reversed(range(PORT_TRIES)):
+        ports = Ports(
+            base=dice.randrange(10_000, 30_000),
+            regions=regions,
+            resolvers=resolvers,
+            dns_host="127.0.0.1",
+            dns_port=free_port(count=resolvers),
+        )
+        try:
+            ports.check(embedded=True)
+        except StartError:
+            if not left:
+                raise
+        else:
+            return ports
+    raise AssertionError("unreachable")
