@@ -22,6 +22,9 @@ Ints = NDArray[Any]
 NO_VOTE, UP, DOWN = 0, 1, 2
 """Opinions, votes and verdicts in columns."""
 NAMES = ("none", "up", "down")
+MAX_ROUNDS = 256
+"""Rows of one target that count in one frame, the first and the newest ones; fall and rise end at
+100, so that no honest agent can tell the difference."""
 
 # The truth about one outcome. `reached`: the streak that ends with it has the needed length,
 # which is `fall` for failures and `rise` for successes.
@@ -94,7 +97,7 @@ def rounds(target: Ints, scratch: Ints) -> Iterator[slice | Ints]:
         yield slice(None)
         return
     rows = np.flatnonzero(first)
-    rest = np.flatnonzero(~first)
+    rest = _newest(target, np.flatnonzero(~first))
     while True:
         yield rows
         if rest.size == 0:
@@ -102,3 +105,14 @@ def rounds(target: Ints, scratch: Ints) -> Iterator[slice | Ints]:
         scratch[target[rest[::-1]]] = rest[::-1]
         first = scratch[target[rest]] == rest
         rows, rest = rest[first], rest[~first]
+
+
+def _newest(target: Ints, rest: Ints) -> Ints:
+    """Those of `rest` that are among the last rows of their target."""
+    if rest.size < MAX_ROUNDS or int(np.bincount(target[rest]).max()) < MAX_ROUNDS:
+        return rest
+    backwards = rest[np.argsort(target[rest], kind="stable")][::-1]
+    starts = np.flatnonzero(np.diff(target[backwards], prepend=-1))
+    lengths = np.diff(starts, append=len(backwards))
+    rank = np.arange(len(backwards)) - np.repeat(starts, lengths)
+    return np.sort(backwards[rank < MAX_ROUNDS - 1])
