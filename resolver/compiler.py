@@ -1,0 +1,228 @@
+"""From a view of the store to an answer table: state in, table out, remembering nothing else.
+
+What did not change is taken over from the previous table: a change of a pool's state rebuilds that
+pool's picks and the plans above them, once, however many names use them; a change of zones or
+access names makes the dictionary of names anew from zones that are read already. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from gtm.model import FAMILIES, Family, Instance
+from gtm.view import Changes, View
+
+from .place import Locator
+from .plan import Node
+from .planner import Planner, Spec
+from .ranking import lines_of, ranked_rules, ranks_of
+from .table import AnswerTable, Serving, Slot
+from .tiers import choose_tier, decide, pin_of, route_of, tier_of
+from .zones import Access, ZoneData, assemble, read_zone
+
+__all__ = [
+    "Made",
+    "choose_tier",
+    "compile_table",
+    "decide",
+    "lines_of",
+    "ranked_rules",
+    "ranks_of",
+    "spec_of",
+    "tier_of",
+]
+
+SPARE_PLANS = 1024
+"""Plans that no name uses any more before everything is made anew."""
+
+
+class Made(Struct, frozen=True, kw_only=True):
+    """What the next compilation takes over: the table's sources and its parts by their names.
+
+    `users` maps a pool to the plans that depend on it, `picks` a pool and TTL to the pool's own
+    plan, `added` counts the plans made since everything was made.
+    """
+
+    view: View
+    zones: dict[str, ZoneData]
+    slot_of: dict[str, int]
+    index: dict[Spec, int]
+    specs: tuple[Spec, ...]
+    users: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    picks: dict[str, dict[int, Node]] = field(default_factory=dict)
+    added: int = 0
+
+
+def compile_table(
+    view: View,
+    locator: Locator,
+    previous: AnswerTable | None = None,
+    changes: Changes | None = None,
+    serving: Serving | None = None,
+) -> AnswerTable:
+    """The table of `view`; equal to what would be made without `previous`, only sooner.
+
+    `changes` must cover everything between `previous` and `view`; None: found by comparison. The
+    table keeps `heard_s` and, where none is given, `serving` of the previous one. ValueError says
+    what in the view is inconsistent.
+    """
+    made = previous.made if previous is not None else None
+    if serving is None:
+        serving = previous.serving if previous is not None else Serving()
+    if previous is None or made is None:
+        table = _whole(view, None)
+    else:
+        if changes is None:
+            changes = difference(made.view, view)
+        table = _next(view, previous, made, changes)
+    heard_s = previous.heard_s if previous is not None else table.heard_s
+    return replace(table, revision=view.revision, locator=locator, serving=serving, heard_s=heard_s)
+
+
+def difference(old: View, new: View) -> Changes:
+    """What differs between two views of one lineage: a value that did not change is the same."""
+
+    def names(kind: str) -> frozenset[str]:
+        before, after = getattr(old, kind), getattr(new, kind)
+        if before is after:
+            return frozenset()
+        keys = before.keys() | after.keys()
+        return frozenset(key for key in keys if before.get(key) is not after.get(key))
+
+    return Changes(
+        head=old.head is not new.head,
+        zones=names("zones"),
+        records=names("records"),
+        instances=names("instances"),
+        pools=names("pools"),
+        routes=names("routes"),
+    )
+
+
+def spec_of(view: View, name: str, family: Family) -> Spec:
+    """What the plan of an instance for `family` is made from, but the states of pools."""
+    instance = view.instances[name]
+    rules = instance.rules if instance.enabled else ()
+    pins = tuple(pin_of(route_of(view, name, rule.name, family)) for rule in rules)
+    return Spec(family, instance.ttl.ms // 1000, instance.when_all_down, rules, pins)
+
+
+def _whole(view: View, made: Made | None) -> AnswerTable:
+    """Everything made anew, but for zones that `made` has read already."""
+    zones = _read_zones(view, made)
+    slot_of = {name: slot for slot, name in enumerate(sorted(view.instances))}
+    index: dict[Spec, int] = {}
+    slots = [_slot(view, name, index) for name in slot_of]
+    specs = tuple(index)
+    planner = Planner(view.pools)
+    plans = [_plan(planner, spec) for spec in specs]
+    apexes, names = assemble(list(zones.values()), _access(view, slot_of))
+    fresh = Made(
+        view=view,
+        zones=zones,
+        slot_of=slot_of,
+        index=index,
+        specs=specs,
+        users=_users({}, enumerate(specs)),
+        picks=planner.kept,
+    )
+    return AnswerTable(zones=apexes, names=names, slots=slots, plans=plans, made=fresh)
+
+
+def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> AnswerTable:
+    """`previous` with `changes` in force."""
+    touched = changes.instances | changes.routes
+    if made.added > SPARE_PLANS or (changes.instances and _renamed(made.view, view, changes)):
+        return _whole(view, made)
+    index, specs, slots, zones = made.index, made.specs, previous.slots, made.zones
+    if touched:
+        index, slots = dict(index), list(slots)
+        for name in touched & made.slot_of.keys():
+            slots[made.slot_of[name]] = _slot(view, name, index)
+        specs = (*specs, *list(index)[len(specs) :])
+    picks = {name: kept for name, kept in made.picks.items() if name not in changes.pools}
+    planner = Planner(view.pools, picks)
+    plans = list(previous.plans)
+    for number in sorted({plan for name in changes.pools for plan in made.users.get(name, ())}):
+        plans[number] = _plan(planner, specs[number])
+    fresh = list(enumerate(specs))[len(plans) :]
+    plans += [_plan(planner, spec) for _, spec in fresh]
+    apexes, names = previous.zones, previous.names
+    if changes.zones or changes.records:
+        zones = _read_zones(view, made)
+        apexes, names = assemble(list(zones.values()), _access(view, made.slot_of))
+    after = Made(
+        view=view,
+        zones=zones,
+        slot_of=made.slot_of,
+        index=index,
+        specs=specs,
+        users=_users(made.users, fresh) if fresh else made.users,
+        picks=planner.kept,
+        added=made.added + len(fresh),
+    )
+    return replace(previous, zones=apexes, names=names, slots=slots, plans=plans, made=after)
+
+
+def _read_zones(view: View, made: Made | None) -> dict[str, ZoneData]:
+    zones: dict[str, ZoneData] = {}
+    for name in sorted(view.zones):
+        stored, records = view.zones[name], view.records.get(name, {})
+        before = made.zones.get(name) if made is not None else None
+        if (
+            before is not None
+            and made is not None
+            and before.stored is stored
+            and made.view.records.get(name, {}) is view.records.get(name, {})
+        ):
+            zones[name] = before
+        else:
+            zones[name] = read_zone(name, stored, records, before)
+    return zones
+
+
+def _access(view: View, slot_of: Mapping[str, int]) -> Iterable[Access]:
+    for name, slot in slot_of.items():
+        instance = view.instances[name]
+        for access in instance.names():
+            yield Access(access, name, slot, not instance.enabled)
+
+
+def _slot(view: View, name: str, index: dict[Spec, int]) -> Slot:
+    """The slot of an instance; its specs get an index where they have none yet."""
+    numbers = [index.setdefault(spec_of(view, name, family), len(index)) for family in FAMILIES]
+    return Slot(numbers[0], numbers[1], view.instances[name].ttl.ms // 1000)
+
+
+def _plan(planner: Planner, spec: Spec) -> Node:
+    try:
+        return planner.plan(spec)
+    except ValueError as error:
+        rules = ", ".join(rule.name for rule in spec.rules)
+        raise ValueError(f"rules {rules} ({spec.family}): {error}") from None
+
+
+def _users(
+    before: Mapping[str, tuple[int, ...]], specs: Iterable[tuple[int, Spec]]
+) -> dict[str, tuple[int, ...]]:
+    """Which plans depend on which pool, with those of `specs` added."""
+    lists: dict[str, list[int]] = {}
+    for number, spec in specs:
+        for pool in spec.pools():
+            lists.setdefault(pool, []).append(number)
+    return {**before, **{pool: (*before.get(pool, ()), *added) for pool, added in lists.items()}}
+
+
+def _renamed(old: View, new: View, changes: Changes) -> bool:
+    """Whether any name came, went, or was switched on or off."""
+
+    def names(instance: Instance | None) -> tuple[bool, tuple[str, ...]] | None:
+        return None if instance is None else (instance.enabled, instance.names())
+
+    return any(
+        names(old.instances.get(name)) != names(new.instances.get(name))
+        for name in changes.instances
+    )

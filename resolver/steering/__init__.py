@@ -1,0 +1,1 @@
+"""Steering policies: one file each, named as configurations name them."""
