@@ -119,8 +119,9 @@ class Database:
             self._v4_only = self._reader.metadata().ip_version == 4
             self.places, self.numbers = self._sampled()
         except (maxminddb.InvalidDatabaseError, ValueError, TypeError, RecursionError) as error:
+            why = re.sub(r"/proc/self/fd/\d+", path, str(error)).rstrip(".?")
             raise StartError(
-                f"the geo file {path} is not sound MaxMind format ({error}); "
+                f"the geo file {path} is not sound MaxMind format ({why}); "
                 "fetch it again or give another with --geo"
             ) from error
         if not (self.places or self.numbers):

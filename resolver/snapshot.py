@@ -170,7 +170,7 @@ def prepared(data_dir: str, resolver_id: str) -> Path:
         raise StartError(
             f"cannot write in {folder}: {error.strerror}; choose another folder with --data-dir"
         ) from error
-    return folder / f"resolver-{safe}.snapshot"
+    return folder / f"{safe}.snapshot"
 
 
 class SnapshotWriter:
