@@ -1,0 +1,174 @@
+"""The door for agents: who may stream, which stream counts, what each is assigned.
+
+Decides nothing about health. One live stream per agent: a second one with the same region and id
+replaces the first, because it is the same agent that lost its link, or a mistake that must show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from gtm import codec, keys
+from gtm.state import AgentMember
+from gtm.telemetry import transition
+from gtm.v1 import agent_pb2 as pb
+from gtm.v1.agent_pb2_grpc import AgentsServicer
+
+from . import metrics
+from .election import Membership
+from .events import AgentFound, AgentLost
+from .judge import Judge
+from .stream import DIGEST_S, HEARTBEAT_S, Ended, Stream
+
+MAX_AGENTS = 1_000
+"""Streams at a time."""
+HELLO_S = 10.0
+"""For the first message."""
+MAX_CAPABILITIES = 64
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+log = logging.getLogger("coordinator")
+
+
+class Gateway(AgentsServicer):
+    """`Agents.Connect`; `coordinators()` lists the addresses of all that are members."""
+
+    def __init__(
+        self,
+        id_: str,
+        judge: Judge,
+        membership: Membership,
+        *,
+        coordinators: Callable[[], Iterable[str]],
+        met: Callable[[str], None],
+    ) -> None:
+        self._id, self._judge, self._membership = id_, judge, membership
+        self._coordinators, self._met = coordinators, met
+        self._streams: dict[tuple[str, str], Stream] = {}
+        judge.assigned = self._assign
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The live streams."""
+        return tuple(self._streams.values())
+
+    def _assign(self) -> None:
+        for stream in self._streams.values():
+            stream.assign(self._judge.engine.assigned(stream.region))
+
+    async def Connect(self, request_iterator: Any, context: Any) -> None:
+        """One agent's stream, from its hello to its end."""
+        try:
+            stream = Stream(await self._hello(context), self._judge.handle)
+            self._admit(stream)
+        except Ended as ended:
+            await self._refuse(context, ended)
+            return
+        welcome = pb.Welcome(
+            coordinator_id=self._id,
+            heartbeat_ms=int(HEARTBEAT_S * 1000),
+            digest_ms=int(DIGEST_S * 1000),
+            coordinators=sorted(self._coordinators()),
+        )
+        why = Ended(grpc.StatusCode.OK, "the agent ended it", "left")
+        tasks = {
+            asyncio.create_task(stream.read(context)),
+            asyncio.create_task(stream.write(context, welcome)),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except Ended as ended:
+            why = ended
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._leave(stream, why)
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if why.code is not grpc.StatusCode.OK:
+            await self._refuse(context, why)
+
+    async def _refuse(self, context: Any, ended: Ended) -> None:
+        metrics.STREAMS_ENDED.labels(ended.reason).inc()
+        await context.abort(ended.code, ended.sentence)
+
+    async def _hello(self, context: Any) -> pb.Hello:
+        try:
+            async with asyncio.timeout(HELLO_S):
+                first = await context.read()
+        except TimeoutError:
+            raise _refused(f"no hello came within {HELLO_S:g} s") from None
+        if first is grpc.aio.EOF or first.WhichOneof("message") != "hello":
+            raise _refused("the first message of a stream must be a hello")
+        hello: pb.Hello = first.hello
+        if not _LABEL.fullmatch(hello.region):
+            raise _refused(
+                f"{hello.region!r} is no name of a region: letters, digits and -, at most 63"
+            )
+        if not _ID.fullmatch(hello.agent_id):
+            raise _refused(f"{hello.agent_id!r} is no agent id: letters, digits, - _ . or :")
+        if len(hello.capabilities) > MAX_CAPABILITIES:
+            raise _refused(f"{len(hello.capabilities)} capabilities; {MAX_CAPABILITIES} are taken")
+        families = [able for able in hello.capabilities if able.startswith("family:")]
+        if not families or len(families) == len(hello.capabilities):
+            raise _refused(
+                "the hello names no probe type, or no address family, that the agent has"
+            )
+        return hello
+
+    def _admit(self, stream: Stream) -> None:
+        former = self._streams.get(stream.name)
+        if former is not None:
+            self._leave(former, None)
+            former.end(
+                Ended(
+                    grpc.StatusCode.ABORTED,
+                    f"another stream of agent {stream.agent} in {stream.region} took over: "
+                    "give each agent an id of its own",
+                    "replaced",
+                )
+            )
+        elif len(self._streams) >= MAX_AGENTS:
+            raise Ended(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{MAX_AGENTS} agents stream to this coordinator already",
+                "full",
+            )
+        self._streams[stream.name] = stream
+        metrics.AGENTS.set(len(self._streams))
+        member = AgentMember(
+            id=stream.agent, region=stream.region, version=stream.version, since=stream.since
+        )
+        self._membership.put(self._key(stream), codec.encode(member))
+        self._met(stream.region)
+        self._judge.handle(AgentFound(region=stream.region, agent=stream.agent))
+        stream.assign(self._judge.engine.assigned(stream.region))
+        transition(log, f"agent {stream.agent} found", region=stream.region)
+
+    def _leave(self, stream: Stream, why: Ended | None) -> None:
+        """The stream counts no more; `why` is None where another one takes its place."""
+        if self._streams.get(stream.name) is not stream:
+            return
+        del self._streams[stream.name]
+        metrics.AGENTS.set(len(self._streams))
+        self._judge.handle(AgentLost(region=stream.region, agent=stream.agent))
+        if why is not None:
+            self._membership.remove(self._key(stream))
+            transition(log, f"agent {stream.agent} lost", region=stream.region, why=why.sentence)
+
+    def _key(self, stream: Stream) -> str:
+        return keys.agent(self._id, f"{stream.region}.{stream.agent}")
+
+
+def _refused(sentence: str) -> Ended:
+    return Ended(grpc.StatusCode.FAILED_PRECONDITION, sentence, "hello")

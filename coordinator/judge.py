@@ -1,0 +1,236 @@
+"""The one owner of the engine: events go in here in order, effects go out from here.
+
+`handle` runs the engine at once and hands its effects to the publisher, the watchers and the log,
+so nothing queues between an agent's frame and the judgement. Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from gtm import codec, keys
+from gtm.state import AlarmRecord, PoolState, Routes, VerdictRecord
+from gtm.store import Event, Store
+from gtm.telemetry import transition
+from gtm.view import Changes, View
+
+from . import metrics, plan
+from .engine import Engine
+from .events import (
+    ClearAlarm,
+    Configured,
+    Effect,
+    Incoming,
+    Met,
+    Now,
+    PublishPool,
+    PublishRoutes,
+    PublishVerdict,
+    RaiseAlarm,
+    Restored,
+    TargetKey,
+    Tick,
+)
+from .publisher import Publisher
+from .views import VerdictView
+from .watchers import Watcher, Watchers
+
+TICK_S = 0.25
+"""How late a grace or a withheld pool is noticed at most."""
+
+log = logging.getLogger("coordinator")
+
+
+def clock() -> Now:
+    """The instant now."""
+    return Now(mono_ms=time.monotonic_ns() // 1_000_000, wall_s=time.time())
+
+
+class Judge:
+    """Drives the engine; `assigned` is called whenever what agents should probe changed."""
+
+    def __init__(
+        self, engine: Engine, publisher: Publisher, clock: Callable[[], Now] = clock
+    ) -> None:
+        self.engine, self.watchers = engine, Watchers()
+        self.assigned: Callable[[], None] = lambda: None
+        self.view = View()
+        self._publisher = publisher
+        self._clock = clock
+        self._version = -1
+        self._said: dict[TargetKey, str] = {}
+
+    @property
+    def now(self) -> Now:
+        """The instant now, by the judge's clock."""
+        return self._clock()
+
+    # ---- fed -----------------------------------------------------------------------------------
+
+    async def restore(self, store: Store, view: View, raw: Iterable[Event]) -> None:
+        """Begin from what the store has: verdicts, published states, regions met, configuration."""
+        present = {
+            event.key: (event.value, event.mod_revision)
+            for event in raw
+            if event.value is not None and event.key.startswith((keys.POOLS, keys.ROUTES))
+        }
+        verdicts: dict[TargetKey, VerdictRecord] = {}
+        for item in (await store.list(keys.VERDICTS)).items:
+            try:
+                target = TargetKey(*keys.verdict_target(item.key))
+                verdicts[target] = codec.decode(item.value, VerdictRecord)
+            except ValueError as error:
+                metrics.UNREADABLE.inc()
+                transition(log, "unreadable verdict", logging.ERROR, key=item.key, cause=str(error))
+            else:
+                present[item.key] = (item.value, item.mod_revision)
+                self._said[target] = verdicts[target].verdict
+        met = await store.list(keys.REGIONS, keys_only=True)
+        self._publisher.restored(present)
+        self.view = view
+        self.handle(
+            Restored(
+                verdicts=verdicts,
+                pools=dict(view.pools),
+                routes=dict(view.routes),
+                met=frozenset(item.key.removeprefix(keys.REGIONS) for item in met.items),
+            )
+        )
+        self._configure(view)
+        transition(log, "restored", verdicts=len(verdicts), pools=len(view.pools))
+
+    def changed(self, view: View, changes: Changes, events: Iterable[Event]) -> None:
+        """The store has a new view."""
+        self.view = view
+        self._publisher.seen(events)
+        if changes.head or changes.configuration():
+            self._configure(view)
+
+    def _configure(self, view: View) -> None:
+        self.handle(
+            Configured(
+                resources=plan.resources(view),
+                generation=view.head.generation,
+                head_revision=view.head_revision,
+            )
+        )
+        self._publisher.judged(view.head_revision)
+
+    def met(self, regions: Mapping[str, bytes], events: Iterable[Event]) -> None:
+        """The store has a new set of regions met."""
+        self._publisher.seen(events)
+        names = frozenset(key.removeprefix(keys.REGIONS) for key in regions)
+        self.handle(Met(regions=names))
+
+    def handle(self, event: Incoming) -> None:
+        """Put one event through the engine."""
+        now = self._clock()
+        with metrics.JUDGING.time():
+            effects = self.engine.handle(event, now)
+        if effects:
+            self._out(effects, now)
+        if self.engine.targets_version != self._version:
+            self._version = self.engine.targets_version
+            metrics.TARGETS.set(len(self.engine.targets()))
+            self.assigned()
+
+    async def run(self) -> None:
+        """Tell the engine that time passes, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.handle(Tick())
+
+    # ---- out -----------------------------------------------------------------------------------
+
+    def _out(self, effects: list[Effect], now: Now) -> None:
+        self._publisher.want(dict(_written(effect, now) for effect in effects))
+        for effect in effects:
+            if isinstance(effect, PublishVerdict):
+                self._verdict(effect)
+            elif isinstance(effect, RaiseAlarm):
+                transition(log, f"alarm {effect.id}: {effect.text}", logging.WARNING)
+            elif isinstance(effect, ClearAlarm):
+                transition(log, f"alarm {effect.id} is over")
+            elif isinstance(effect, PublishPool) and effect.state is not None:
+                members = effect.state.members
+                answered = sum(member.answered for member in members)
+                transition(log, f"pool {effect.name}: {answered} of {len(members)} answered")
+        metrics.ALARMS.set(len(self.engine.alarms()))
+
+    def _verdict(self, effect: PublishVerdict) -> None:
+        target, record = effect.target, effect.record
+        if record is None:
+            self._said.pop(target, None)
+            self.watchers.changed(target, None)
+            return
+        before = self._said.get(target, "unknown")
+        if before != record.verdict:
+            self._said[target] = record.verdict
+            metrics.VERDICTS.labels(record.verdict).inc()
+            place = f"{_host(target.address)}:{target.port}" if target.port else target.address
+            transition(
+                log, f"verdict {place} {target.check} {before} -> {record.verdict}: {record.rule}"
+            )
+        self.watchers.changed(target, self.engine.verdict(target))
+
+    # ---- asked ---------------------------------------------------------------------------------
+
+    def named(self, key: str) -> bool:
+        """Whether the configuration judged still names what a published key is about."""
+        if key.startswith(keys.POOLS):
+            return key.removeprefix(keys.POOLS) in self.view.config_pools
+        if key.startswith(keys.ROUTES):
+            return key.removeprefix(keys.ROUTES) in self.view.instances
+        if key.startswith(keys.VERDICTS):
+            try:
+                return TargetKey(*keys.verdict_target(key)) in self.engine.targets()
+            except ValueError:
+                return False
+        return False
+
+    def together(self) -> dict[str, tuple[str, ...]]:
+        """The pools of each instance."""
+        return {
+            name: tuple(
+                dict.fromkeys(
+                    pool for rule in instance.rules for tier in rule.tiers for pool in tier.pools
+                )
+            )
+            for name, instance in self.view.instances.items()
+        }
+
+    def watch(self, filter_: str) -> tuple[list[VerdictView], Watcher]:
+        """The verdicts that `filter_` names now, and a watcher (not yet added) for what comes."""
+        views = self.engine.verdicts(filter_, self._clock())
+
+        def matches(view: VerdictView) -> bool:
+            if not filter_ or filter_ in (view.target.address, view.target.check, *view.pools):
+                return True
+            return not set(self.together().get(filter_, ())).isdisjoint(view.pools)
+
+        return views, Watcher(matches, (view.target for view in views))
+
+
+def _written(effect: Effect, now: Now) -> tuple[str, bytes | None]:
+    value: PoolState | Routes | VerdictRecord | AlarmRecord | None
+    match effect:
+        case PublishPool():
+            key, value = keys.pool(effect.name), effect.state
+        case PublishRoutes():
+            key, value = keys.routes(effect.instance), effect.routes
+        case PublishVerdict():
+            target = effect.target
+            key = keys.verdict(target.check, target.address, target.port)
+            value = effect.record
+        case RaiseAlarm():
+            key, value = keys.alarm(effect.id), AlarmRecord(text=effect.text, since=now.wall_s)
+        case ClearAlarm():
+            key, value = keys.alarm(effect.id), None
+    return key, None if value is None else codec.encode(value)
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

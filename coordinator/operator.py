@@ -1,0 +1,307 @@
+"""The `Operator` service: what operators and tools ask, put to the parts that know.
+
+Translates and names errors, one sentence each; decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import msgspec
+
+from gtm import codec, keys, view
+from gtm.errors import Compacted, OutcomeUnknown, StoreDenied, StoreError
+from gtm.ports import Policy, Question
+from gtm.store import Store
+from gtm.v1 import operator_pb2 as pb
+from gtm.v1.operator_pb2_grpc import OperatorServicer
+from gtm.view import View
+
+from . import plan, planner, wire
+from .apply import Applier, Busy, Outcome
+from .judge import Judge
+from .mirror import Mirror
+from .planner import Request
+from .status import Status
+from .watchers import MAX_WAITING, MAX_WATCHERS, Gone, TooSlow
+
+MAX_LISTED = 20_000
+"""Verdicts in one answer; who wants more watches, or filters."""
+REQUEST_ID_CHARS = 128
+"""The longest request id."""
+FRESH_S = 2.0
+"""How long a Get waits for the store before it answers from memory."""
+
+Code = grpc.StatusCode
+M = TypeVar("M")
+log = logging.getLogger("coordinator")
+
+
+class Refused(Exception):
+    """A call ends with a status code and a sentence."""
+
+    def __init__(self, code: grpc.StatusCode, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code, self.sentence = code, sentence
+
+
+def _call(
+    method: Callable[[Any, Any, Any], Awaitable[M]],
+) -> Callable[[Any, Any, Any], Awaitable[M]]:
+    """Ends a call that raises with the code and the sentence that its error means."""
+
+    @functools.wraps(method)
+    async def called(self: Any, request: Any, context: Any) -> M:
+        try:
+            return await method(self, request, context)
+        except Refused as refused:
+            code, sentence = refused.code, refused.sentence
+        except Busy:
+            code, sentence = Code.RESOURCE_EXHAUSTED, "too many applies wait: try again later"
+        except TimeoutError:
+            code, sentence = (
+                Code.DEADLINE_EXCEEDED,
+                "no answer in time (the policy, or the store): try again, or with less at once",
+            )
+        except StoreDenied as error:
+            code, sentence = Code.FAILED_PRECONDITION, f"etcd refuses the coordinator: {error}"
+        except OutcomeUnknown as error:
+            code, sentence = (
+                Code.UNAVAILABLE,
+                f"whether it took effect is unknown ({error}): repeat it under its request id",
+            )
+        except StoreError as error:
+            code, sentence = Code.UNAVAILABLE, f"the coordinator cannot reach etcd: {error}"
+        raise AssertionError(await context.abort(code, sentence))
+
+    return called
+
+
+class Operator(OperatorServicer):
+    """Answers operators."""
+
+    def __init__(
+        self,
+        store: Store,
+        mirror: Mirror,
+        applier: Applier,
+        judge: Judge,
+        policy: Policy,
+        status: Status,
+    ) -> None:
+        self._store, self._mirror, self._applier = store, mirror, applier
+        self._judge, self._policy, self._status = judge, policy, status
+
+    # ---- resources -----------------------------------------------------------------------------
+
+    @_call
+    async def Plan(self, request: pb.ApplyRequest, context: Any) -> pb.PlanResponse:
+        """What Apply would do."""
+        asked, wrong = _request(request)
+        if wrong:
+            return pb.PlanResponse(problems=wire.problems(wrong))
+        found = await self._applier.plan(asked)
+        return pb.PlanResponse(
+            problems=wire.problems(found.problems),
+            changes=wire.changes(found.changes),
+            refusal=found.refusal,
+            transactions=found.transactions,
+        )
+
+    @_call
+    async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
+        """Make the stored resources those given."""
+        asked, wrong = _request(request)
+        if wrong:
+            return pb.ApplyResponse(problems=wire.problems(wrong))
+        return _applied(await self._carried_out(asked))
+
+    @_call
+    async def Delete(self, request: pb.DeleteRequest, context: Any) -> pb.ApplyResponse:
+        """Delete one resource; what still refers to it refuses that."""
+        kind, name = _kind(request.kind), request.name
+        now = await self._mirror.fresh()
+        forget: tuple[str, ...] = ()
+        if kind == "regions" and await self._store.get(keys.region(name)) is not None:
+            forget = (name,)
+        if name not in plan.stored(now, kind) and not forget:
+            raise Refused(Code.NOT_FOUND, f"there is no {kind.removesuffix('s')} {name!r}")
+        outcome = await self._carried_out(
+            Request(
+                removed=((kind, name),),
+                forget=forget,
+                allow_mass_change=request.allow_mass_change,
+                request_id=_id(request.request_id),
+            )
+        )
+        return _applied(outcome)
+
+    async def _carried_out(self, request: Request) -> Outcome:
+        """The apply, brought to its end even when the caller goes away."""
+        return await asyncio.shield(asyncio.ensure_future(self._applier.apply(request)))
+
+    @_call
+    async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
+        """Resources as users write them."""
+        kinds = plan.KINDS if request.kind in ("", "all") else (_kind(request.kind),)
+        try:
+            now = await self._mirror.fresh(FRESH_S)
+        except (StoreError, TimeoutError):
+            now = self._mirror.view  # what is known; `revision` says of when
+        found: dict[str, dict[str, Any]] = {}
+        for kind in kinds:
+            names = sorted(plan.stored(now, kind))
+            if request.name:
+                names = [name for name in names if name == request.name]
+            if names:
+                found[kind] = {n: codec.plain(plan.resource(now, kind, n)) for n in names}
+        if request.name and not found:
+            what = request.kind.removesuffix("s") if request.kind not in ("", "all") else "resource"
+            raise Refused(Code.NOT_FOUND, f"there is no {what} {request.name!r}")
+        text = msgspec.json.encode(found).decode()
+        return pb.GetResponse(resources=text, revision=now.revision)
+
+    # ---- what stands ---------------------------------------------------------------------------
+
+    @_call
+    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
+        """Members, revisions, alarms."""
+        return await self._status.answer()
+
+    @_call
+    async def ListVerdicts(
+        self, request: pb.ListVerdictsRequest, context: Any
+    ) -> pb.ListVerdictsResponse:
+        """Verdicts with every region's vote and evidence."""
+        views = self._judge.engine.verdicts(_filter(request.filter), self._judge.now)
+        if len(views) > MAX_LISTED:
+            raise Refused(
+                Code.RESOURCE_EXHAUSTED,
+                f"{len(views)} verdicts are more than one answer holds ({MAX_LISTED}): "
+                "give a pool, an instance, a check or an address, or use WatchVerdicts",
+            )
+        return pb.ListVerdictsResponse(verdicts=map(wire.verdict, views))
+
+    @_call
+    async def WatchVerdicts(self, request: pb.ListVerdictsRequest, context: Any) -> None:
+        """What ListVerdicts says, then each verdict that changes."""
+        watchers = self._judge.watchers
+        if watchers.full:
+            raise Refused(Code.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} watchers are open already")
+        views, watcher = self._judge.watch(_filter(request.filter))
+        watchers.add(watcher)
+        try:
+            for view_ in views:
+                verdict = wire.verdict(view_)
+                await context.write(pb.WatchVerdictsResponse(verdict=verdict, initial=True))
+            while True:
+                news = await watcher.next()
+                if isinstance(news, Gone):
+                    answer = pb.WatchVerdictsResponse(verdict=wire.target(news.target), gone=True)
+                else:
+                    answer = pb.WatchVerdictsResponse(verdict=wire.verdict(news))
+                await context.write(answer)
+        except TooSlow:
+            raise Refused(
+                Code.RESOURCE_EXHAUSTED,
+                f"more than {MAX_WAITING} changes waited to be read: watch again",
+            ) from None
+        finally:
+            watchers.remove(watcher)
+
+    @_call
+    async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
+        """Why a client gets the answer that it gets."""
+        if request.client:
+            try:
+                ipaddress.ip_network(request.client, strict=False)
+            except ValueError:
+                raise Refused(
+                    Code.INVALID_ARGUMENT,
+                    f"client {request.client!r} is no IP address or network",
+                ) from None
+        now = await self._at(request.revision) if request.revision else self._mirror.view
+        question = Question(
+            name=request.name, qtype=(request.type or "A").upper(), client=request.client
+        )
+        try:
+            return pb.ExplainResponse(json=await self._policy.explain(now, question))
+        except LookupError as error:
+            said = str(error.args[0]) if error.args else ""
+            raise Refused(
+                Code.NOT_FOUND, said or f"no instance has the name {request.name!r}"
+            ) from None
+        except ValueError as error:
+            raise Refused(Code.INVALID_ARGUMENT, str(error)) from None
+
+    async def _at(self, revision: int) -> View:
+        if revision > self._mirror.view.revision:
+            item = await self._store.list(keys.HEAD, keys_only=True)
+            if revision > item.revision:
+                raise Refused(
+                    Code.OUT_OF_RANGE, f"etcd is at revision {item.revision}, not {revision} yet"
+                )
+        try:
+            return view.rebuild(await self._store.list(keys.SERVE, revision=revision))
+        except Compacted as error:
+            raise Refused(
+                Code.OUT_OF_RANGE, f"revision {revision} is gone; the oldest is {error.revision}"
+            ) from None
+
+
+def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:
+    try:
+        data = msgspec.json.decode(request.resources or "{}")
+    except ValueError as error:
+        raise Refused(Code.INVALID_ARGUMENT, f"resources are not JSON: {error}") from None
+    given, wrong = planner.given(data)
+    asked = Request(
+        given=given,
+        prune=request.prune,
+        atomic=request.atomic,
+        allow_mass_change=request.allow_mass_change,
+        request_id=_id(request.request_id),
+    )
+    return asked, wrong
+
+
+def _id(request_id: str) -> str:
+    if len(request_id) > REQUEST_ID_CHARS or not request_id.isprintable():
+        raise Refused(
+            Code.INVALID_ARGUMENT, f"a request id is at most {REQUEST_ID_CHARS} plain characters"
+        )
+    return request_id
+
+
+def _kind(kind: str) -> str:
+    plural = kind if kind in plan.KINDS else f"{kind}s"
+    if plural not in plan.KINDS:
+        known = ", ".join(plan.KINDS)
+        raise Refused(Code.INVALID_ARGUMENT, f"{kind!r} is no kind of resource: {known}")
+    return plural
+
+
+def _filter(text: str) -> str:
+    """A filter as the engine knows names: addresses in their canonical text."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
+def _applied(outcome: Outcome) -> pb.ApplyResponse:
+    return pb.ApplyResponse(
+        applied=outcome.applied,
+        problems=wire.problems(outcome.problems),
+        changes=wire.changes(outcome.changes),
+        refusal=outcome.refusal,
+        generation=outcome.generation,
+        revision=outcome.revision,
+    )

@@ -1,0 +1,292 @@
+"""A coordinator from start to end: opens its doors, wires its parts, keeps them running.
+
+Decides nothing. The engine starts from what the store says, so a restart changes no answer; the
+doors open when it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+import gtm
+from gtm import codec, keys, links
+from gtm.errors import StartError, StoreDenied, StoreError
+from gtm.etcd import connect
+from gtm.etcd_options import EtcdOptions
+from gtm.ports import Policy
+from gtm.state import CoordinatorMember
+from gtm.store import Event, Store
+from gtm.telemetry import HttpDoor, transition
+from gtm.v1 import agent_pb2, agent_pb2_grpc, operator_pb2, operator_pb2_grpc
+from gtm.view import Changes, View
+
+from .apply import Applier
+from .election import Election, Leadership, Membership
+from .engine import Engine
+from .gateway import Gateway
+from .judge import Judge
+from .mirror import Mirror, Table
+from .operator import Operator
+from .planner import Planner
+from .publisher import Publisher
+from .replicas import Replicas
+from .settings import Settings
+from .status import Members, Status
+
+START_PATIENCE_S = 5.0
+"""How long a coordinator waits for etcd before it gives up its start."""
+GRACE_S = 0.5
+"""For calls under way when the coordinator stops."""
+
+log = logging.getLogger("coordinator")
+
+
+async def run(settings: Settings, policy: Policy, stop: asyncio.Event) -> None:
+    """Run a coordinator until `stop` is set. Raises StartError for what a user must mend."""
+    store = connect(
+        EtcdOptions(
+            endpoints=settings.etcd,
+            user=settings.etcd_user,
+            password=settings.etcd_password,
+            ca=settings.etcd_ca,
+            cert=settings.etcd_cert,
+            key=settings.etcd_key,
+        )
+    )
+    try:
+        async with Coordinator(settings, store, policy) as coordinator:
+            await coordinator.until(stop)
+    finally:
+        await store.close()
+
+
+class Coordinator:
+    """Every part of one coordinator, wired; `async with` starts and ends them."""
+
+    def __init__(self, settings: Settings, store: Store, policy: Policy) -> None:
+        self._settings, self._store = settings, store
+        self.port = 0
+        self.http_port = 0
+        self.leadership = Leadership(lambda: self.publisher.wake())
+        self.publisher = Publisher(
+            store,
+            self.leadership,
+            named=lambda key: self.judge.named(key),
+            together=lambda: self.judge.together(),
+        )
+        self.engine = Engine()
+        self.judge = Judge(self.engine, self.publisher)
+        self.mirror = Mirror(store, self._changed)
+        self._first: tuple[Event, ...] | None = None
+        self._restored = False
+        self._members = Members(store)
+        self._regions = Table(store, keys.REGIONS, self._met)
+        self._membership = Membership(store)
+        self._server = links.server()
+        self._health = HealthServicer()
+        self._door = HttpDoor(self.not_ready)
+        self._policy = policy
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._broken = asyncio.Event()
+
+    # ---- start and end -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Coordinator:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        tls = links.Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
+        self.port = links.listen(self._server, settings.grpc, tls, insecure=settings.insecure)
+        self._stack.push_async_callback(self._server.stop, GRACE_S)
+        if settings.http:
+            host, _, port = settings.http.rpartition(":")
+            if not port.isdecimal():
+                raise StartError(f"--http {settings.http!r} is not HOST:PORT", 2)
+            self.http_port = await self._door.start(host.strip("[]"), int(port))
+            self._stack.push_async_callback(self._door.close)
+        await self._reached()
+        await self._stack.enter_async_context(self._running())
+        self._begin(self.mirror.run())
+        for table in (self._regions, *self._members.tables):
+            self._begin(table.run())
+        for followed in (self.mirror, self._regions, *self._members.tables):
+            await followed.ready.wait()
+        await self.judge.restore(self._store, self.mirror.view, self._first or ())
+        self._restored = True
+        self._first = None
+        self._serve()
+        self._begin(self.judge.run())
+        self._begin(self.publisher.run())
+        self._begin(self.election.run())
+        await self._server.start()
+        transition(
+            log,
+            "ready",
+            id=self.id,
+            grpc=self.address,
+            http=self.http_port,
+            version=gtm.__version__,
+        )
+
+    def _serve(self) -> None:
+        address = self.address
+        member = CoordinatorMember(
+            id=self.id, address=address, version=gtm.__version__, since=time.time()
+        )
+        self._membership.put(keys.coordinator(self.id), codec.encode(member))
+        self.election = Election(self._store, self.id, self.leadership, self._membership)
+
+        def coordinators() -> set[str]:
+            return {address, *(one.address for one in self._members.coordinators())}
+
+        gateway = Gateway(
+            self.id,
+            self.judge,
+            self._membership,
+            coordinators=coordinators,
+            met=self.publisher.met,
+        )
+        replicas = Replicas(coordinators)
+        status = Status(
+            self.id,
+            self._store,
+            self.mirror,
+            self._members,
+            self.engine,
+            replicas,
+            lambda: gateway.streams,
+        )
+        applier = Applier(self._store, self.mirror, Planner(self._store, self._policy))
+        operator = Operator(self._store, self.mirror, applier, self.judge, self._policy, status)
+        agent_pb2_grpc.add_AgentsServicer_to_server(gateway, self._server)
+        operator_pb2_grpc.add_OperatorServicer_to_server(operator, self._server)
+        operator_pb2_grpc.add_ReplicasServicer_to_server(replicas, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (
+            *(service.full_name for service in agent_pb2.DESCRIPTOR.services_by_name.values()),
+            *(service.full_name for service in operator_pb2.DESCRIPTOR.services_by_name.values()),
+            *(service.full_name for service in health_pb2.DESCRIPTOR.services_by_name.values()),
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, self._server)
+        self._begin(self._tell_health(names))
+
+    async def _reached(self) -> None:
+        """Wait a little for the store. Raises StartError."""
+        deadline = time.monotonic() + START_PATIENCE_S
+        while True:
+            try:
+                await self._store.get(keys.HEAD)
+            except StoreDenied as error:
+                raise StartError(
+                    f"etcd at {', '.join(self._settings.etcd)} refuses us ({error}): "
+                    "see --etcd-user and --etcd-password"
+                ) from error
+            except StoreError as error:
+                if time.monotonic() > deadline:
+                    raise StartError(
+                        f"no etcd answers at {', '.join(self._settings.etcd)}: "
+                        "start it, or name another with --etcd",
+                        3,
+                    ) from error
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+    # ---- running -------------------------------------------------------------------------------
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; an error that ended a part ends all, and is raised."""
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._broken)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._broken.set())
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- who we are ----------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """Where agents and resolvers reach us."""
+        host = self._settings.grpc.rpartition(":")[0]
+        return self._settings.advertise or f"{host}:{self.port}"
+
+    @property
+    def id(self) -> str:
+        """Our id among coordinators."""
+        return self._settings.id or f"{socket.gethostname()}-{self.port}"
+
+    def not_ready(self) -> str:
+        """ "" with an etcd session and configuration, leader or not; else what is missing."""
+        if not self._restored:
+            return "the configuration is not read yet"
+        if not self.election.session.is_set():
+            return "no session with etcd"
+        return ""
+
+    async def _tell_health(self, names: tuple[str, ...]) -> None:
+        """Say through grpc.health.v1 what /readyz says."""
+        said: int | None = None
+        while True:
+            serving = (
+                health_pb2.HealthCheckResponse.NOT_SERVING
+                if self.not_ready()
+                else health_pb2.HealthCheckResponse.SERVING
+            )
+            if serving != said:
+                said = serving
+                for name in ("", *names):
+                    await self._health.set(name, serving)
+            await asyncio.sleep(1.0)
+
+    # ---- news of the store ---------------------------------------------------------------------
+
+    def _changed(self, view: View, changes: Changes, events: tuple[Event, ...]) -> None:
+        if self._restored:
+            self.judge.changed(view, changes, events)
+        else:
+            self._first = (*(self._first or ()), *events)
+
+    def _met(self, events: tuple[Event, ...]) -> None:
+        if self._restored:
+            self.judge.met(self._regions.values, events)
+        else:
+            self.publisher.seen(events)

@@ -1,0 +1,80 @@
+"""What resolvers report: for the eyes of operators only, in memory only (`Replicas.Report`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+
+from gtm.v1 import operator_pb2 as pb
+from gtm.v1.operator_pb2_grpc import ReplicasServicer
+
+from . import metrics
+
+MAX_REPLICAS = 2_000
+"""Resolvers that are remembered."""
+SILENCE_S = 60.0
+"""After so long without a report a resolver is forgotten."""
+MAX_LISTEN = 16
+MAX_CHARS = 128
+"""Addresses of one resolver, and characters of each text in its report."""
+
+
+class Replicas(ReplicasServicer):
+    """Takes reports; `coordinators()` lists the addresses of all that are members."""
+
+    def __init__(
+        self,
+        coordinators: Callable[[], Iterable[str]],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._coordinators, self._monotonic = coordinators, monotonic
+        self._reports: dict[str, tuple[float, pb.ReportRequest]] = {}
+
+    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
+        """Remember a resolver's report and name all coordinators."""
+        texts = (request.id, request.version, request.geo_hash, *request.listen)
+        if not request.id or max(map(len, texts)) > MAX_CHARS or len(request.listen) > MAX_LISTEN:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"a report has an id, texts of at most {MAX_CHARS} characters and at most "
+                f"{MAX_LISTEN} addresses",
+            )
+        self._forget()
+        if request.id not in self._reports and len(self._reports) >= MAX_REPLICAS:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{MAX_REPLICAS} resolvers report to this coordinator already",
+            )
+        self._reports[request.id] = (self._monotonic(), request)
+        metrics.REPLICAS.set(len(self._reports))
+        return pb.ReportResponse(coordinators=sorted(self._coordinators()))
+
+    def _forget(self) -> None:
+        before = self._monotonic() - SILENCE_S
+        for id_ in [id_ for id_, (heard, _) in self._reports.items() if heard < before]:
+            del self._reports[id_]
+        metrics.REPLICAS.set(len(self._reports))
+
+    def statuses(self, serve_revision: int) -> list[pb.ReplicaStatus]:
+        """Every resolver that reported lately, by id."""
+        self._forget()
+        now = self._monotonic()
+        return [
+            pb.ReplicaStatus(
+                id=one.id,
+                version=one.version,
+                listen=one.listen,
+                served_revision=one.served_revision,
+                lag=max(0, serve_revision - one.served_revision),
+                stale=one.stale,
+                snapshot_age_s=one.snapshot_age_s + (now - heard),
+                geo_hash=one.geo_hash,
+                heard_s=now - heard,
+                queries=one.queries,
+                refused_states=one.refused_states,
+            )
+            for _, (heard, one) in sorted(self._reports.items())
+        ]

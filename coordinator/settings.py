@@ -1,0 +1,33 @@
+"""Run a coordinator: it judges what agents report and publishes what resolvers serve."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+def _doc(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """How a coordinator is reached, what it reaches, and where geo data lies."""
+
+    id: Annotated[str, _doc("unique among coordinators; default: HOST-PORT of --grpc")] = ""
+    grpc: Annotated[str, _doc("host:port for agents, resolvers and operators")] = "127.0.0.1:7400"
+    advertise: Annotated[str, _doc("host:port told to them; default: that of --grpc")] = ""
+    http: Annotated[str, _doc("host:port of /metrics, /livez and /readyz; empty: none")] = (
+        "127.0.0.1:7401"
+    )
+    etcd: Annotated[tuple[str, ...], _doc("endpoints of etcd")] = ("127.0.0.1:7379",)
+    etcd_user: Annotated[str, _doc("user of etcd")] = ""
+    etcd_password: Annotated[str, _doc("its password")] = ""
+    etcd_ca: Annotated[str, _doc("PEM file: whom to trust as etcd")] = ""
+    etcd_cert: Annotated[str, _doc("PEM file: our certificate for etcd")] = ""
+    etcd_key: Annotated[str, _doc("PEM file: its key")] = ""
+    geo: Annotated[tuple[str, ...], _doc("files in MaxMind format, for explain")] = ()
+    ca: Annotated[str, _doc("PEM file: whose certificates clients must show")] = ""
+    cert: Annotated[str, _doc("PEM file: the certificate of the gRPC door")] = ""
+    key: Annotated[str, _doc("PEM file: its key")] = ""
+    insecure: Annotated[bool, _doc("gRPC in the clear beyond loopback")] = False

@@ -1,0 +1,183 @@
+"""One agent's stream: its frames into events, assignments and acknowledgements out.
+
+Nothing queues here: a frame is judged before the next one is read, only the newest acknowledgement
+counts, and an assignment is made when it can be sent. What is malformed ends the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from gtm.v1 import agent_pb2 as pb
+
+from . import columns, metrics
+from .assignment import Assignment, UsedUp
+from .events import Digest, Frame, Incoming
+from .views import Assigned
+
+HEARTBEAT_S = 5.0
+"""Both sides send something at least this often."""
+SILENCE_S = 3 * HEARTBEAT_S
+"""After so long without a word the agent is taken for gone."""
+DIGEST_S = 60.0
+
+
+class Ended(Exception):
+    """The stream ends by our word: a status code, a sentence, and a word for the metrics."""
+
+    def __init__(self, code: grpc.StatusCode, sentence: str, reason: str) -> None:
+        super().__init__(sentence)
+        self.code, self.sentence, self.reason = code, sentence, reason
+
+
+class Stream:
+    """A stream whose hello was accepted; `handle` takes its events."""
+
+    def __init__(self, hello: pb.Hello, handle: Callable[[Incoming], None]) -> None:
+        self.region: str = hello.region
+        self.agent: str = hello.agent_id
+        self.version: str = hello.version
+        self.since = time.time()
+        self.assignment = Assignment(hello.capabilities)
+        self.results = 0
+        self.refused = 0
+        self.ended: Ended | None = None
+        self._handle = handle
+        self._heard = time.monotonic()
+        self._sequence = 0
+        self._acked = 0
+        self._dirty = True
+        self._wake = asyncio.Event()
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Region and agent id: what tells one agent from another."""
+        return (self.region, self.agent)
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds since the last message."""
+        return time.monotonic() - self._heard
+
+    def assign(self, targets: Iterable[Assigned]) -> None:
+        """The agent should probe these from now on."""
+        self._dirty = self.assignment.refresh(targets) or self._dirty
+        if self._dirty:
+            self._wake.set()
+
+    def end(self, ended: Ended) -> None:
+        """End the stream, whatever its agent does."""
+        self.ended = ended
+        self._wake.set()
+
+    # ---- up ------------------------------------------------------------------------------------
+
+    async def read(self, context: Any) -> None:
+        """Take messages until the agent ends the stream. Raises Ended."""
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    message = await context.read()
+            except TimeoutError:
+                raise Ended(
+                    grpc.StatusCode.UNAVAILABLE,
+                    f"no word from the agent for {SILENCE_S:g} s",
+                    "silence",
+                ) from None
+            if message is grpc.aio.EOF:
+                return
+            self._heard = time.monotonic()
+            try:
+                self._take(message)
+            except columns.Malformed as error:
+                raise Ended(grpc.StatusCode.INVALID_ARGUMENT, str(error), "malformed") from None
+
+    def _take(self, message: pb.FromAgent) -> None:
+        match message.WhichOneof("message"):
+            case "results":
+                self._numbered(message.results.sequence)
+                frame = self._known(message.results, columns.RESULTS)
+                if frame is not None:
+                    self._handle(
+                        Frame(
+                            region=self.region,
+                            agent=self.agent,
+                            target=frame.targets,
+                            reasons=frame.reasons,
+                            phases=frame.phases,
+                            **frame.values,
+                        )
+                    )
+            case "digest":
+                self._numbered(message.digest.sequence)
+                frame = self._known(message.digest, columns.DIGEST)
+                if frame is not None:
+                    self._handle(
+                        Digest(
+                            region=self.region,
+                            agent=self.agent,
+                            target=frame.targets,
+                            reasons=frame.reasons,
+                            **frame.values,
+                        )
+                    )
+            case "heartbeat":
+                return
+            case "hello":
+                raise columns.Malformed("a second hello in one stream")
+            case _:
+                return  # a message of a later version
+        self._wake.set()
+
+    def _numbered(self, sequence: int) -> None:
+        if sequence != self._sequence + 1:
+            raise columns.Malformed(f"frame {sequence} came after frame {self._sequence}")
+        self._sequence = sequence
+
+    def _known(self, message: Any, names: tuple[str, ...]) -> columns.Columns | None:
+        read = columns.read(message, names)
+        rows, numbers = self.assignment.take(message.assignment_revision, read.targets)
+        known = len(numbers)
+        refused = len(read.targets) - known
+        self.results += known
+        self.refused += refused
+        metrics.RESULTS.inc(known)
+        metrics.REFUSED_ROWS.inc(refused)
+        return read.kept(rows, numbers) if known else None
+
+    # ---- down ----------------------------------------------------------------------------------
+
+    async def write(self, context: Any, welcome: pb.Welcome) -> None:
+        """Send what there is to send until cancelled. Raises Ended."""
+        await context.write(pb.ToAgent(welcome=welcome))
+        beats = 0
+        while True:
+            if self.ended is not None:
+                raise self.ended
+            self._wake.clear()
+            if self._dirty:
+                self._dirty = False
+                try:
+                    for assignment in self.assignment.messages():
+                        await context.write(pb.ToAgent(assignment=assignment))
+                except UsedUp:
+                    raise Ended(
+                        grpc.StatusCode.UNAVAILABLE,
+                        "the stream's indexes are used up: connect again",
+                        "indexes",
+                    ) from None
+            if self._acked < self._sequence:
+                self._acked = self._sequence
+                await context.write(pb.ToAgent(ack=pb.Ack(sequence=self._acked)))
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                beats += 1
+                await context.write(pb.ToAgent(heartbeat=pb.Heartbeat(count=beats)))
