@@ -1,0 +1,316 @@
+"""The resolver as a process: what is opened when, and in which order everything ends.
+
+Decides only what a start means: the doors open when there is a table, from the store if its list is
+complete in time, else from the snapshot, marked stale; with neither they open to say "not ready".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+import gtm
+from gtm.errors import StartError
+from gtm.etcd import EtcdOptions, connect
+from gtm.links import Tls
+from gtm.store import Store
+from gtm.telemetry import HttpDoor, transition
+from gtm.v1 import operator_pb2
+from gtm.view import Changes, View
+
+from .compiler import compile_table
+from .follower import Follower
+from .limits import STALE_AFTER_S
+from .listener import Listener
+from .locate import Atlas, geo_hash, open_locator
+from .meters import SILENT, Meters, Standing, Tally
+from .place import Locator
+from .report import Reporter
+from .responder import Transport, respond
+from .settings import Settings, endpoint
+from .snapshot import SnapshotRefused, SnapshotWriter, load, prepared
+from .table import AnswerTable, Serving, heard, not_ready
+from .tcp import TcpLimits
+from .udp import Answer
+
+SWITCH_S = 0.0005
+"""How long a thread that writes a snapshot may keep the interpreter from the queries."""
+AGAIN_S = 1.0
+"""Wait before a background task that broke is begun again."""
+
+_log = logging.getLogger("resolver")
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. Raises StartError for what a user must mend."""
+    store = connect(
+        EtcdOptions(
+            endpoints=settings.etcd,
+            user=settings.etcd_user,
+            password=settings.etcd_password,
+            ca=settings.etcd_ca,
+            cert=settings.etcd_cert,
+            key=settings.etcd_key,
+        )
+    )
+    try:
+        await serve(settings, store, stop)
+    finally:
+        await store.close()
+
+
+async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
+    """`run` over a given store, which is left open."""
+    sys.setswitchinterval(SWITCH_S)
+    resolver = Resolver(settings, store)
+    async with AsyncExitStack() as stack:
+        await resolver.start(stack)
+        if await resolver.wait_for_table(stop):
+            await resolver.open(stack)
+            await stop.wait()
+            transition(_log, "stopping", id=resolver.id)
+
+
+class Resolver:
+    """One resolver: follower, doors, meters, reports, and the order in which they begin."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.id = settings.id or _default_id(settings)
+        self.locator: Locator = open_locator(settings.geo)
+        self.meters = Meters(self.standing)
+        try:
+            self.serving = Serving(
+                nsid=settings.nsid or self.id[:64],
+                version=f"Meridian GTM {gtm.__version__}" if settings.version_bind else "",
+                server=self.id if settings.version_bind else "",
+                udp_payload=settings.edns_buffer,
+                idle_s=settings.tcp_idle.s,
+            )
+        except ValueError as error:
+            raise StartError(f"{error}; shorten --nsid or --id", 2) from error
+        self.listener = Listener(
+            settings.listen,
+            TcpLimits(
+                connections=settings.tcp_connections,
+                per_client=settings.tcp_per_client,
+                idle_s=settings.tcp_idle.s,
+                total_s=settings.tcp_total.s,
+            ),
+            self._answering("udp", self.meters.udp),
+            self._answering("tcp", self.meters.tcp),
+        )
+        self.follower: Follower[AnswerTable] = Follower(
+            store, partial(_compile, self.locator, self.serving), heard, self._swapped
+        )
+        self.snapshot: Path | None = None
+        self.writer: SnapshotWriter | None = None
+        if settings.data_dir:
+            self.snapshot = prepared(settings.data_dir, self.id)
+            self.writer = SnapshotWriter(self.snapshot, self.follower.good)
+        self.reporter = Reporter(
+            settings.coordinators,
+            Tls(ca=settings.ca, cert=settings.cert, key=settings.key),
+            self.report,
+            insecure=settings.insecure,
+        )
+        self.addresses: tuple[str, ...] = settings.listen
+        self._not_ready = not_ready(self.serving)
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Begin everything but the DNS doors; `stack` ends it. Raises StartError."""
+        self.listener.check()
+        registry = CollectorRegistry()
+        registry.register(self.meters)
+        ProcessCollector(registry=registry)
+        door = HttpDoor(self.unready, registry)
+        host, port = endpoint(self.settings.http, "http")
+        self.http = f"{host}:{await door.start(host, port)}"
+        stack.push_async_callback(door.close)
+        self.reporter.start()
+        stack.push_async_callback(self.reporter.close)
+        if self.writer is not None:
+            writing = _kept("snapshot writer", self.writer.run)
+            stack.push_async_callback(_ended, writing)
+            stack.callback(self.writer.close)
+        following = _kept("follower", self.follower.run)
+        stack.push_async_callback(_cancelled, following)
+
+    async def wait_for_table(self, stop: asyncio.Event) -> bool:
+        """Wait for what there is to open the doors with; False when told to stop instead.
+
+        Raises StartError where the store refuses us and there is no snapshot either.
+        """
+        follower, settings = self.follower, self.settings
+        await _any(settings.first_list.s, stop, follower.listed, follower.denied)
+        if follower.table is None and not stop.is_set():
+            await self._begin_with_snapshot()
+        if follower.table is None:
+            left_s = settings.not_ready.s - settings.first_list.s
+            await _any(left_s, stop, follower.listed, follower.denied)
+        if follower.table is None and follower.denial:
+            raise StartError(
+                f"etcd refuses us: {follower.denial}; check --etcd-user and GTM_ETCD_PASSWORD"
+            )
+        return not stop.is_set()
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the DNS doors and say so. Raises StartError."""
+        self.addresses = await self.listener.open()
+        stack.push_async_callback(self.listener.close)
+        # What is there now lives long: collections need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        if self.follower.table is None:
+            transition(_log, "neither store nor snapshot: answering SERVFAIL", logging.WARNING)
+        transition(
+            _log,
+            "ready",
+            id=self.id,
+            dns=" ".join(self.addresses),
+            http=self.http,
+            revision=self.follower.revision,
+            geo=geo_hash(self.locator) or "none",
+        )
+        self.reporter.changed()
+
+    def unready(self) -> str:
+        """Why `/readyz` says no; "" when there is a table, whatever its age."""
+        return "" if self.follower.table is not None else "neither store nor snapshot yet"
+
+    def standing(self) -> Standing:
+        """What the metrics show."""
+        connections, doors = self.listener.connections, self.listener.doors
+        databases = self.locator.databases if isinstance(self.locator, Atlas) else ()
+        return Standing(
+            revision=self.follower.revision,
+            age_s=self.follower.age_s(),
+            refused_states=self.follower.refused,
+            snapshot_errors=self.writer.errors if self.writer else 0,
+            tcp_connections=len(connections),
+            tcp_refused=connections.refused,
+            tcp_expired=connections.expired,
+            unsent=sum(door.unsent for door in doors),
+            oversize=sum(door.oversize for door in doors),
+            geo_errors=sum(database.errors for database in databases),
+        )
+
+    def report(self) -> operator_pb2.ReportRequest:
+        """What the coordinators are told."""
+        age_s = self.follower.age_s()
+        return operator_pb2.ReportRequest(
+            id=self.id,
+            version=gtm.__version__,
+            listen=self.addresses,
+            served_revision=self.follower.revision,
+            geo_hash=geo_hash(self.locator),
+            snapshot_age_s=age_s,
+            stale=age_s > STALE_AFTER_S or not self.follower.listed.is_set(),
+            queries=self.meters.queries(),
+            refused_states=self.follower.refused,
+        )
+
+    def _swapped(self) -> None:
+        self.reporter.changed()
+        if self.writer is not None:
+            self.writer.changed()
+
+    def _answering(self, transport: Transport, tally: Tally) -> Answer:
+        """The responder over the table of the moment, counted; it never raises."""
+        outcomes, draw, now = tally.outcomes, random.getrandbits, time.monotonic
+
+        def answer(query: bytes, client: bytes) -> bytes | None:
+            table = self.follower.table or self._not_ready
+            try:
+                reply = respond(table, query, client, transport, now(), draw(64))
+            except Exception:
+                tally.failed += 1
+                if tally.failed == 1:
+                    _log.exception("a query broke the responder: %s", query[:512].hex())
+                reply = None
+            outcomes[SILENT if reply is None else reply[3] & 15] += 1
+            return reply
+
+        return answer
+
+    async def _begin_with_snapshot(self) -> None:
+        if self.snapshot is None:
+            return
+        try:
+            snapshot = await asyncio.to_thread(load, self.snapshot)
+        except SnapshotRefused as error:
+            transition(
+                _log, "snapshot refused", logging.ERROR, path=self.snapshot, cause=error
+            )  # fmt: skip
+            return
+        if snapshot is None or self.follower.table is not None:
+            return
+        if self.follower.begin(snapshot):
+            transition(
+                _log,
+                "store not heard yet: serving the snapshot, marked stale",
+                logging.WARNING,
+                revision=snapshot.listing.revision,
+                age_s=round(self.follower.age_s(), 1),
+            )
+
+
+def _compile(
+    locator: Locator,
+    serving: Serving,
+    view: View,
+    previous: AnswerTable | None,
+    changes: Changes | None,
+) -> AnswerTable:
+    return compile_table(view, locator, previous, changes, serving=serving)
+
+
+def _default_id(settings: Settings) -> str:
+    return f"{socket.gethostname()}-{endpoint(settings.listen[0], 'listen')[1] or os.getpid()}"
+
+
+async def _any(timeout_s: float, *events: asyncio.Event) -> None:
+    """Wait until one of `events` is set or the time is over."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=max(0.0, timeout_s), return_when="FIRST_COMPLETED")
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _kept(name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+    """A background task that is begun again when a defect ends it: answers must go on."""
+
+    async def keep() -> None:
+        while True:
+            try:
+                return await work()
+            except Exception:
+                _log.exception("%s broke; it is begun again", name)
+            await asyncio.sleep(AGAIN_S)
+
+    return asyncio.get_running_loop().create_task(keep())
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await task
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
