@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gtm.errors import RefusedError, StartError, StoreError, UnreachableError
+from gtm.errors import GtmError, RefusedError, StartError, StoreError, UnreachableError
 
 COMMANDS = {
     "up": ("up", "run everything on this machine: etcd, coordinator, agents, resolvers"),
@@ -72,6 +72,8 @@ def verdict(error: Exception) -> tuple[str, int]:
             return "\n".join(str(problem) for problem in error.problems), 1
         case UnreachableError() | StoreError():
             return str(error), 3
+        case GtmError():
+            return str(error), 1
     return (
         f"unexpected {type(error).__name__}: {str(error) or 'no text'}; "
         "run it again with GTM_DEBUG=1 for the trace"

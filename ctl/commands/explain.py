@@ -11,10 +11,8 @@ from gtm.v1 import operator_pb2 as pb
 
 from .. import client, show
 
-_SHOWN = frozenset(
-    {"qname", "qtype", "client", "line", "instance", "rule", "tier", "pools", "candidates"}
-    | {"possible_answers", "ttl", "scope", "revision"}
-)
+MAX_ANSWERS_SHOWN = 8
+"""Possible answers that the human form lists; `-o json` has them all."""
 
 
 def add(command: str, parser: argparse.ArgumentParser) -> None:
@@ -47,33 +45,47 @@ async def _ask(args: argparse.Namespace) -> str:
 
 def render(told: dict[str, Any]) -> str:
     """An explanation as people read it, from the question down to the answer."""
-    who = told.get("client") or "a client of unknown place"
-    lines = [f"{told['qname']} {told['qtype']} for {who}"]
-    for label, key in (
-        ("instance", "instance"),
-        ("line", "line"),
-        ("rule", "rule"),
-        ("tier", "tier"),
-        ("pools", "pools"),
-    ):
+    who = told["client"] or "a client whose place is unknown"
+    place = f" ({told['place']})" if told.get("place") and told["client"] else ""
+    lines = [f"{told['qname']} {told['qtype']} for {who}{place}"]
+    if told.get("through"):
+        lines.append(_row("through", " -> ".join((*told["through"], told["qname"]))))
+    for key in ("instance", "line", "rule", "tier", "pools"):
         value = told.get(key)
         if value not in (None, "", [], 0):
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            lines.append(f"  {label:9} {text}")
-    for candidate in told.get("candidates") or ():
-        mark = show.colour("in ", "green") if candidate["in"] else show.colour("out", "red")
-        lines.append(f"    {mark} {candidate['address']:<16} {candidate['why']}".rstrip())
-    answers = [
-        ", ".join(map(str, one)) if isinstance(one, list) else str(one)
-        for one in told.get("possible_answers") or ()
-    ]
-    lines.append(f"  {'answer':9} " + (" | ".join(answers) if answers else "no address"))
+            lines.append(_row(key, ", ".join(value) if isinstance(value, list) else str(value)))
+    lines += [_row("because" if not at else "", text) for at, text in enumerate(told["path"])]
     lines += [
-        f"  {key:9} {value}"
-        for key, value in told.items()
-        if key not in _SHOWN and value not in (None, "", [], {}) and not isinstance(value, dict)
+        _row("members" if not at else "", text)
+        for at, text in enumerate(map(_candidate, told["candidates"]))
     ]
-    lines.append(
-        f"  ttl {told.get('ttl')} s, ECS scope {told.get('scope')}, revision {told.get('revision')}"
-    )
+    answers = _answers(told["possible_answers"], told.get("chances") or [])
+    lines += [_row("answer" if not at else "", text) for at, text in enumerate(answers)]
+    ttl = "" if told["ttl"] is None else f"TTL {told['ttl']} s, "
+    lines.append(_row("", f"{ttl}ECS scope /{told['scope']}, revision {told['revision']}"))
     return "\n".join(lines)
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:9} {text}".rstrip()
+
+
+def _candidate(candidate: dict[str, Any]) -> str:
+    mark = show.colour("in ", "green") if candidate["in"] else show.colour("out", "red")
+    where = f"{candidate['pool']}: " if candidate.get("pool") else ""
+    return f"{mark} {candidate['address']}  {where}{candidate['why']}"
+
+
+def _answers(possible: list[list[str]], chances: list[str]) -> list[str]:
+    """The possible answers in words; those that differ in their order alone are one."""
+    if not any(possible):
+        return ["no address"]
+    if len({frozenset(one) for one in possible}) == 1:
+        turns = ", in turning order" if len(possible) > 1 else ""
+        return [f"{' '.join(possible[0])}{turns}"]
+    rows = [
+        f"{' '.join(one) or 'no address'}" + (f"  (chance {chances[at]})" if chances else "")
+        for at, one in enumerate(possible[:MAX_ANSWERS_SHOWN])
+    ]
+    more = len(possible) - MAX_ANSWERS_SHOWN
+    return [*rows, f"and {more} more"] if more > 0 else rows
