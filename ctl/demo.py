@@ -34,6 +34,8 @@ HOLD_S = 0.5
 """How long they must then stay so."""
 CUT_S = 7.0
 """How long a region is cut off: longer than the grace of its votes (3 x interval + timeout)."""
+GONE_S = 3.0
+"""How long the coordinator is away: longer than its verdict on the dead origin would take."""
 RETURN_S = 3.0
 """How long is looked on after its return."""
 
@@ -101,7 +103,7 @@ class Demo:
         self._hold(wanted, HOLD_S)
         self._show(wanted)
         if fault is not None:
-            self._line("time", f"{took_s:.2f} s from the fault to the answer on every resolver")
+            self._line("time", f"{took_s:.2f} s until every resolver gave the new answer")
 
     def _cut_off(self, wanted: Expected) -> None:
         region = REGIONS[-1]
@@ -126,11 +128,20 @@ class Demo:
         self._line("time", f"no answer changed in {CUT_S + RETURN_S:g} s; {region} votes again")
 
     def _coordinator_dies(self, before: Expected, wanted: Expected) -> None:
-        pid = self._running.pid("coordinator")
-        os.kill(pid, signal.SIGKILL)
-        killed = time.monotonic()
-        self._origins.stop(B[0])
-        self._line("fault", f"kill -9 {pid}, the coordinator; then {B[0]} stops")
+        pid, supervisor = self._running.pid("coordinator"), self._running.up_pid
+        os.kill(supervisor, signal.SIGSTOP)  # else the coordinator would be back at once
+        try:
+            os.kill(pid, signal.SIGKILL)
+            self._origins.stop(B[0])
+            died = time.monotonic()
+            self._line("fault", f"kill -9 {pid}, the coordinator; then {B[0]} stops")
+            self._hold(before, GONE_S)
+            self._line(
+                "meanwhile", f"the answers stay as they were for {GONE_S:g} s: nobody judges"
+            )
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        again = time.monotonic()
         back: list[float] = []
 
         def look() -> None:
@@ -141,11 +152,11 @@ class Demo:
         followed = time.monotonic()
         self._hold(wanted, HOLD_S)
         self._show(wanted)
-        back_s = f"{back[0] - killed:.2f} s" if back else "less"
+        back_s = f"{back[0] - again:.2f} s" if back else "no time"
         self._line(
             "time",
-            f"{followed - killed:.2f} s from the fault to the answer on every resolver; "
-            f"the coordinator was back after {back_s}",
+            f"{followed - died:.2f} s from the fault to the new answer on every resolver, "
+            f"{followed - again:.2f} s after it was let start again (answering after {back_s})",
         )
 
     # ---- asking ------------------------------------------------------------------------------
@@ -219,18 +230,18 @@ class Demo:
         print(f"\n{show.colour(f'({number}) {title}', 'bold')}", flush=True)
 
     def _line(self, what: str, text: str) -> None:
-        print(f"    {what:10}{text}", flush=True)
+        print(f"    {what:12}{text}", flush=True)
 
     def _show(self, wanted: Expected) -> None:
         for who, question in self._clients.items():
             answers = self._asked(who)
-            self._line("asked", question.dig(self._running.dns[0]))
-            self._line("answered", str(answers[0]))
+            self._line(who, question.dig(self._running.dns[0]))
+            self._line("  answered", str(answers[0]))
             want = getattr(wanted, who)
             if not _all(answers, want):
                 raise Broken(self._seen_instead(who, want, answers))
-            good = show.colour(f"as expected on {len(answers)} resolvers", "green")
-            self._line("expected", f"{' '.join(want)}: {good}")
+            good = show.colour(f"yes, on {len(answers)} of {len(answers)} resolvers", "green")
+            self._line("  expected", f"{' '.join(want)}: {good}")
 
     def _seen_instead(self, who: str, want: tuple[str, ...], answers: list[Answer]) -> str:
         question = self._clients[who]
@@ -276,7 +287,7 @@ def run(*, keep: bool = False, geo: tuple[str, ...] = ()) -> int:
                 Demo(origins, running, mainland, others).tell()
                 held = True
             except Broken as error:
-                print(show.colour(f"    FAILED    {error}", "red"), flush=True)
+                print(show.colour(f"    FAILED      {error}", "red"), flush=True)
                 print(f"\nThe story broke off; logs are in {folder / 'data' / 'logs'}", flush=True)
             else:
                 print(show.colour("\nEvery step held.", "green"), flush=True)

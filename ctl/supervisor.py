@@ -86,6 +86,7 @@ class Child:
         self._log = LogFile(directory / "logs" / f"{part.name}.log")
         self._pid_file = directory / "run" / f"{part.name}.pid"
         self._tell = tell
+        self.quiet = False
         self._told: list[float] = []
         self._last = ""
 
@@ -142,7 +143,7 @@ class Child:
                     return
                 self._log.write(line)
                 self._last = line.decode(errors="replace").strip() or self._last
-                if warning := warning_of(line):
+                if not self.quiet and (warning := warning_of(line)):
                     self._say(f"{self.part.name}: {warning}")
         finally:
             pipe.close()
@@ -233,6 +234,7 @@ class Supervisor:
         """SIGTERM to all, then SIGKILL to who is left after `STOP_S`."""
         self._stopping = True
         for child in self._children.values():
+            child.quiet = True  # what it says of its own end is no news
             child.send(signal.SIGTERM)
         pending = [task for task in self._tasks if not task.done()]
         for child, task in zip(self._children.values(), self._tasks, strict=True):
