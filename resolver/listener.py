@@ -68,12 +68,14 @@ class Listener:
         return tuple(_text(*door.address) for door in self.doors)
 
     async def close(self) -> None:
-        """Close every door and connection."""
+        """Close every door and connection; twice is as good as once."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for door in self.doors:
+        doors, servers = self.doors, self._servers
+        self.doors, self._servers = (), []
+        for door in doors:
             door.close()
-        for server in self._servers:
+        for server in servers:
             server.close()
         self.connections.close()
 
