@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dns.rdata import from_wire
+from dns.rdataclass import RdataClass
+from dns.rdatatype import RdataType
 from msgspec.structs import replace
 
 from gtm.availability import eligible
@@ -281,6 +283,9 @@ def _static(told: dict[str, Any], table: AnswerTable) -> None:
         return
     told["ttl"] = answers.ttl
     told["path"].append("static data")
-    told["possible_answers"] = [
-        [from_wire("IN", number, data, 0, len(data)).to_text() for number, data in answers.rdata()]
-    ]
+    told["possible_answers"] = [[_text(number, data) for number, data in answers.rdata()]]
+
+
+def _text(number: int, data: bytes) -> str:
+    """Record data in zone-file form."""
+    return from_wire(RdataClass.IN, RdataType.make(number), data, 0, len(data)).to_text()
