@@ -8,7 +8,6 @@ from math import prod
 
 from gtm.lines import Line, parse_line
 from gtm.model import FAMILIES, Instance, Rule, Tier
-
 from resolver.limits import MAX_LEAVES
 from resolver.steering.base import most_leaves
 
@@ -24,15 +23,16 @@ def judge(findings: Findings, static: Static) -> None:
     holders: dict[str, str] = {}
     for name, instance in findings.resources.instances.items():
         path = f"instances.{name}"
-        _identity(findings, path, name, instance, ids)
-        _access_names(findings, path, name, instance, holders, static)
+        if _identity(findings, path, name, instance, ids):
+            _access_names(findings, path, name, instance, holders, static)
         findings.whole_seconds(f"{path}.ttl", instance.ttl)
         _rules(findings, path, instance)
 
 
 def _identity(
     findings: Findings, path: str, name: str, instance: Instance, ids: dict[str, str]
-) -> None:
+) -> bool:
+    """Note what is wrong with id and zone; whether the id is its own."""
     if instance.id and not _ID.fullmatch(instance.id):
         findings.error(f"{path}.id", f"{instance.id!r} is no instance id: gtm and 8 digits")
     elif instance.id and ids.setdefault(instance.id, name) != name:
@@ -44,6 +44,7 @@ def _identity(
         findings.error(path, "there is no zone for its access name; add one under zones")
     elif len(zones) > 1:
         findings.error(path, f"the key 'zone' is missing; one of {', '.join(sorted(zones))}")
+    return not instance.id or ids.get(instance.id) == name
 
 
 def _access_names(
@@ -119,8 +120,10 @@ def _lines(findings: Findings, place: str, rule: Rule, taken: _Taken) -> None:
     lines = [parse_line(text) for text in rule.lines]
     before = [taken.by(line) for line in lines]
     if lines and all(before):
-        owners = " and ".join(repr(owner) for owner in dict.fromkeys(before))
-        findings.error(place, f"the rule can never match: {owners} before it has all its lines")
+        owners = ", ".join(repr(owner) for owner in dict.fromkeys(before))
+        findings.error(
+            place, f"the rule can never match: earlier rules have all its lines ({owners})"
+        )
     else:
         for index, (line, owner) in enumerate(zip(lines, before, strict=True)):
             if owner:

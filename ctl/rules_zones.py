@@ -19,7 +19,6 @@ from msgspec.structs import replace
 from gtm import forms
 from gtm.model import Record, Zone
 from gtm.places import nearest
-
 from resolver.limits import MAX_RRSET
 
 from .findings import Findings
@@ -83,11 +82,14 @@ def _type(findings: Findings, path: str, text: str) -> str:
         return ""
     if type_ == dns.rdatatype.SOA:
         findings.error(path, "the SOA record is made from the zone's key soa")
-        return ""
-    if type_ == 0 or dns.rdatatype.is_metatype(type_):
+    elif not _is_data(type_):
         findings.error(path, f"{text} is no type of data")
-        return ""
     return dns.rdatatype.to_text(type_)
+
+
+def _is_data(type_: dns.rdatatype.RdataType) -> bool:
+    """Whether static records may have the type: neither SOA nor one of queries and transport."""
+    return not (type_ in (0, dns.rdatatype.SOA) or dns.rdatatype.is_metatype(type_))
 
 
 def judge(findings: Findings) -> Static:
@@ -126,6 +128,8 @@ def _record(findings: Findings, path: str, zone: str, record: Record, static: St
         type_ = dns.rdatatype.from_text(record.type)
     except (dns.rdatatype.UnknownRdatatype, ValueError):
         return  # noted by `settled`
+    if not _is_data(type_):
+        return
     if type_ in _SINGLE and len(record.data) > 1:
         findings.error(f"{path}.data", f"a name has one {record.type}, not {len(record.data)}")
     origin = dns.name.from_text(zone)
@@ -164,7 +168,7 @@ def parse(type_: dns.rdatatype.RdataType, text: str, origin: dns.name.Name) -> d
             raise ValueError(f"{token.value!r} stands behind it on a line of its own")
         data.to_wire()
     except dns.exception.DNSException as error:
-        reason = str(error).removeprefix("<string>:1: ").rstrip(".")
+        reason = str(error).removeprefix("<string>:1: ").rstrip(".") or type(error).__name__
         raise ValueError(f"{text!r} is no data of type {word}: {reason}") from None
     except Exception as error:  # the library raises what its parsers raise
         raise ValueError(f"{text!r} is no data of type {word}: {error}") from None

@@ -144,7 +144,8 @@ class _Collected:
     def document(self, node: Node, at: At) -> None:
         """Read one document: kind -> name -> resource."""
         if not node.is_map:
-            at.wrong("a mapping of " + ", ".join(TYPES), node)
+            place = At(self.context, at.file, line=node.line)
+            place.wrong("a mapping of " + ", ".join(TYPES), node)
             return
         for entry, place in at.entries(node):
             if entry.key in TYPES:
@@ -205,7 +206,7 @@ def _line(node: Node, path: str, line: int) -> int:
     while path:
         if path[0] == "[" and node.items is not None:
             index, _, path = path[1:].partition("]")
-            if int(index) >= len(node.items):
+            if not index.isdecimal() or int(index) >= len(node.items):
                 return line
             node = node.items[int(index)]
             line = node.line or line

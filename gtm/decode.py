@@ -98,21 +98,20 @@ def build(struct: type[Struct], values: dict[str, Any], at: At) -> Any:
 # ---- types -----------------------------------------------------------------------------------
 
 
-def _reader(type_: Any, place: tuple[type, str]) -> Read:
+def _reader(type_: Any, place: tuple[type, str], metas: tuple[Meta, ...] = ()) -> Read:
     """What reads a value of `type_` that stands under the field `place`."""
-    metas: tuple[Meta, ...] = ()
     while typing.get_origin(type_) is Annotated:
         type_, *marks = typing.get_args(type_)
         metas += tuple(mark for mark in marks if isinstance(mark, Meta))
     origin, args = typing.get_origin(type_), typing.get_args(type_)
     if origin in (Union, types.UnionType):
-        return _union(args, place)
+        return _union(args, place, metas)
     if origin is Literal:
         return _words(args, place)
     if origin is tuple:
-        return _list(args, place)
+        return _list(args, place, metas)
     if origin is dict:
-        return _dict(args[1], place)
+        return _dict(args[1], place, metas)
     if type_ is str:
         return _text(metas)
     if type_ is bool:
@@ -237,7 +236,12 @@ def _words(words: tuple[Any, ...], place: tuple[type, str]) -> Read:
     return read_word
 
 
-def _list(args: tuple[Any, ...], place: tuple[type, str]) -> Read:
+def _most(metas: tuple[Meta, ...]) -> int:
+    return min((meta.max_length for meta in metas if meta.max_length), default=_MAX_INTEGER)
+
+
+def _list(args: tuple[Any, ...], place: tuple[type, str], metas: tuple[Meta, ...]) -> Read:
+    most = _most(metas)
     endless = len(args) == 2 and args[1] is Ellipsis
     reads = [_reader(arg, place) for arg in args if arg is not Ellipsis]
 
@@ -247,6 +251,8 @@ def _list(args: tuple[Any, ...], place: tuple[type, str]) -> Read:
             return at.wrong("a list", node)
         if not endless and len(items) != len(reads):
             return at.error(f"must be a list of {len(reads)} values, not of {len(items)}")
+        if len(items) > most:
+            return at.error(f"has more than {most:,} items")
         values = []
         for index, item in enumerate(items):
             where = at.item(index, item)
@@ -257,12 +263,15 @@ def _list(args: tuple[Any, ...], place: tuple[type, str]) -> Read:
     return read_list
 
 
-def _dict(arg: Any, place: tuple[type, str]) -> Read:
+def _dict(arg: Any, place: tuple[type, str], metas: tuple[Meta, ...]) -> Read:
+    most = _most(metas)
     value_reader = _reader(arg, place)
 
     def read_dict(node: Node, at: At) -> Any:
         if not node.is_map:
             return at.wrong("a mapping", node)
+        if len(node.entries or ()) > most:
+            return at.error(f"has more than {most:,} entries")
         values = {entry.key: value_reader(entry.node, spot) for entry, spot in at.entries(node)}
         twice = len(values) != len(node.entries or ())
         return BAD if twice or BAD in values.values() else values
@@ -270,9 +279,9 @@ def _dict(arg: Any, place: tuple[type, str]) -> Read:
     return read_dict
 
 
-def _union(args: tuple[Any, ...], place: tuple[type, str]) -> Read:
+def _union(args: tuple[Any, ...], place: tuple[type, str], metas: tuple[Meta, ...]) -> Read:
     null_too = type(None) in args
-    reads = [_reader(arg, place) for arg in args if arg not in (type(None), UnsetType)]
+    reads = [_reader(arg, place, metas) for arg in args if arg not in (type(None), UnsetType)]
 
     def read_union(node: Node, at: At) -> Any:
         if node.is_null and null_too:

@@ -101,7 +101,7 @@ def from_bytes(raw: bytes, *, is_json: bool = False) -> tuple[Node, ...]:
         raise Unreadable(f"is not text: {error.reason}", line) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 0
+        line = min(mark.line, text.rstrip("\n").count("\n")) + 1 if mark else 0
         raise Unreadable(_sentence(error, text, line), line) from None
 
 

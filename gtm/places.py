@@ -73,7 +73,8 @@ class At:
 
     def key(self, entry: Entry) -> At:
         """The place of a mapping's entry."""
-        path = f"{self.path}.{entry.key}" if self.path else entry.key
+        key = entry.key if entry.key.isprintable() else repr(entry.key)
+        path = f"{self.path}.{key}" if self.path else key
         return At(self.context, self.file, path, entry.line)
 
     def item(self, index: int, node: Node) -> At:
