@@ -198,10 +198,14 @@ async def test_a_catch_up_of_many_revisions_comes_whole_and_in_order(
         relay.reset()
         writes = [put(writer, f"/w/{n}", b"x" * 5_000) for n in range(1_500)]
         revisions = sorted(await asyncio.gather(*writes))
+        fragments = []
+        feed = watch._mirror.feed
+        watch._mirror.feed = lambda one: fragments.append(one.fragment) or feed(one)
         relay.mend()
         got = [await soon(anext(items)) for _ in revisions]
     assert [batch.revision for batch in got] == revisions
     assert not any(batch.relisted for batch in got)
+    assert any(fragments)
 
 
 async def test_another_cluster_behind_the_endpoint_is_told_as_a_whole(
@@ -289,17 +293,25 @@ async def test_a_quiet_watch_stays_fresh_by_asking_for_progress(etcd: Any, opene
     assert watch.streams == 1
 
 
-async def test_a_hung_endpoint_is_left_for_the_next_one(start_etcd: Any, opened: Any) -> None:
+async def test_a_hung_endpoint_is_left_for_the_next_one(
+    start_etcd: Any,
+    opened: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("gtm.etcd_link.random.randrange", lambda _: 0)
     server = start_etcd("path")
     async with Relay(server.client_port) as hung, Relay(server.client_port) as whole:
         store = opened(hung.endpoint, whole.endpoint, timeout_s=4.0)
         watch = store.watch("/w/")
         items = aiter(watch)
         await soon(anext(items))
+        await until(lambda: watch.streams == 1 and watch.heard_s() < 0.3)
         hung.cut()
         written = await put(opened(server.endpoint), "/w/a", b"1")
         assert (await store.get("/w/a")).value == b"1"
         assert (await soon(anext(items))).revision == written
+        assert f"{hung.endpoint} is silent" in caplog.text
 
 
 async def test_refusing_endpoints_are_passed_over(etcd: Any, opened: Any, prefix: str) -> None:
