@@ -322,7 +322,9 @@ class Evidence:
         heard = [agent for agent in place.agents.values() if agent.last[number] != NONE]
         if not heard:
             reason = "no result yet" if place.agents else "no agent"
-            if any(agent.was_heard(number) for agent in place.agents.values()):
+            if place.stored[number] != NO_VOTE:
+                reason = "stored vote, nothing heard since the start"
+            elif any(agent.was_heard(number) for agent in place.agents.values()):
                 reason = "nothing heard for longer than the grace"
             return RegionVoteView(region=region, vote=vote, reason=reason)  # type: ignore[arg-type]
         agent = max(heard, key=lambda one: int(one.heard[number]))

@@ -64,8 +64,7 @@ def decide(who: Electorate, ups: int, downs: int, standing: int) -> Decision:
         return Decision(standing, True, "pending: the check has no regions")
     if voters < who.voters:
         last = "no verdict yet" if standing == NO_VOTE else "the last verdict stands"
-        speak = "region votes" if voters == 1 else "regions vote"
-        text = f"pending: {voters} of {total} {speak}, {who.voters} needed; {last}"
+        text = f"pending: {voters} of {total} regions voting, {who.voters} needed; {last}"
         return Decision(standing, True, text)
     if ups == 0 or downs == 0:
         word, verdict = ("down", DOWN) if downs else ("up", UP)

@@ -16,7 +16,7 @@ from gtm.state import Health, VerdictRecord, VoteRecord
 
 from .events import Now, PublishVerdict, TargetKey
 from .evidence import Evidence
-from .hysteresis import NO_VOTE
+from .hysteresis import DOWN, NO_VOTE
 from .quorum import decide, decide_columns
 from .targets import Targets, by_electorate, grace_ms, probe_digest
 
@@ -122,21 +122,23 @@ class Verdicts:
 
     def _record(self, key: TargetKey, number: int, rule: str, now: Now) -> VerdictRecord:
         check, who = self._targets.check(key), self._targets.electorate(key)
-        failed_ms = self._evidence.first_failed_ms(
-            who.regions, number, now.mono_ms - grace_ms(check)
-        )
+        first_failed = 0.0
+        if self.code[number] == DOWN:
+            since_ms = now.mono_ms - grace_ms(check)
+            failed_ms = self._evidence.first_failed_ms(who.regions, number, since_ms)
+            if failed_ms is not None:
+                first_failed = now.wall_s - (now.mono_ms - failed_ms) / 1000
         votes: dict[str, VoteRecord] = {}
         for region in who.regions:
             vote = self._evidence.show(region, number, now.mono_ms)
             votes[region] = VoteRecord(
                 vote=vote.vote, streak=vote.streak, reason=vote.reason, rtt_us=vote.rtt_us
             )
-        first_failed = now.wall_s - (now.mono_ms - failed_ms) / 1000 if failed_ms is not None else 0
         return VerdictRecord(
             verdict=HEALTH[self.code[number]],
             since=float(self.since[number]),
             rule=rule,
             probe=probe_digest(check, key.port),
-            first_failed=float(first_failed),
+            first_failed=first_failed,
             votes=votes,
         )

@@ -1,0 +1,275 @@
+"""Transcripts of the engine: events in, effects out, compared to the letter.
+
+`GTM_REWRITE=1 pytest tests/scenarios` writes what the engine does now into the files; review the
+difference by reading it. A line is an event, `SECONDS WHAT ...`; indented lines below it belong to
+it (YAML), and `-> ` lines are what came out:
+
+    0.0 start                     a new engine beside an empty store; `restart`: beside what is there
+    0.0 configured                the resources, as YAML; once more for a change
+    0.0 lead                      what the store has, once more; `follow`: nothing is written now
+    0.1 found eu/a us/a           agents' streams, also `lost`
+    0.1 met eu us                 the regions that the store says were met
+    1.0 frame eu/a us/a | 192.0.2.1 fail @0.4 no route; 192.0.2.2 ok      @: age in seconds
+    1.0 digest eu/a | 192.0.2.1 fail x3                                   x: streak
+    9.0 tick
+    9.0 show 192.0.2.1            the verdict with its evidence
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from coordinator.engine import Engine
+from coordinator.events import (
+    AgentFound,
+    AgentLost,
+    ClearAlarm,
+    Configured,
+    Digest,
+    Effect,
+    Frame,
+    Met,
+    Now,
+    PublishPool,
+    PublishRoutes,
+    PublishVerdict,
+    RaiseAlarm,
+    Restored,
+    TargetKey,
+    Tick,
+)
+from gtm import codec
+from gtm.model import Resources
+from gtm.state import PoolState, Routes, VerdictRecord
+
+FILES = sorted(Path(__file__).parent.glob("*.txt"))
+OUTCOMES = {"none": 0, "ok": 1, "fail": 2, "unable": 3}
+ROW = re.compile(r"(\S+) (none|ok|fail|unable)(?: x(\d+))?(?: @([\d.]+))?(?: (.+))?")
+
+
+class Stage:
+    """An engine, the store that its effects go to, and the clock of the transcript."""
+
+    def __init__(self) -> None:
+        self.engine = Engine()
+        self.resources = Resources()
+        self.generation = 0
+        self.leads = True
+        self.now = Now(0, 0.0)
+        self.verdicts: dict[TargetKey, VerdictRecord] = {}
+        self.pools: dict[str, PoolState] = {}
+        self.routes: dict[str, Routes] = {}
+        self.met: frozenset[str] = frozenset()
+        self.alarms: dict[str, tuple[str, float]] = {}
+
+    def play(self, line: str, block: str) -> list[str]:
+        """One event; the lines that tell what came out."""
+        seconds, _, rest = line.partition(" ")
+        what, _, rest = rest.partition(" ")
+        self.now = Now(round(float(seconds) * 1000), float(seconds))
+        names, _, rows = rest.partition(" | ")
+        match what:
+            case "start" | "restart":
+                self.engine = Engine()
+                return self.restore() + (self.configure() if self.generation else [])
+            case "follow":
+                self.leads = False
+                return []
+            case "lead":
+                self.leads = True
+                return self.restore()
+            case "configured":
+                data = yaml.safe_load(block)
+                self.generation += 1
+                self.resources = Resources(
+                    **{
+                        kind: {name: codec.resource(kind, one) for name, one in named.items()}
+                        for kind, named in data.items()
+                    }
+                )
+                return self.configure()
+            case "met":
+                self.met = frozenset(names.split())
+                return self.feed(Met(regions=self.met))
+            case "tick":
+                return self.feed(Tick())
+            case "show":
+                return [text for name in names.split() for text in self.show(name)]
+        told: list[str] = []
+        for name in names.split():
+            region, agent = name.split("/")
+            told += self.feed(self.agent_event(what, region, agent, rows))
+        return told
+
+    def agent_event(self, what: str, region: str, agent: str, rows: str) -> Any:
+        match what:
+            case "found":
+                return AgentFound(region=region, agent=agent)
+            case "lost":
+                return AgentLost(region=region, agent=agent)
+            case "frame":
+                columns = self.columns(rows)
+                del columns["streak"]
+                return Frame(region=region, agent=agent, **columns)
+            case "digest":
+                return Digest(region=region, agent=agent, **self.columns(rows))
+        raise AssertionError(f"{what} is no event")
+
+    def columns(self, rows: str) -> dict[str, Any]:
+        table: list[tuple[int, ...]] = []
+        reasons = [""]
+        for row in rows.split("; "):
+            match = ROW.fullmatch(row.strip())
+            assert match, row
+            target, outcome, streak, age, reason = match.groups()
+            reasons.append(reason or "")
+            number = self.engine.targets()[self.key(target)].number
+            age_ms = round(float(age or 0) * 1000)
+            place = len(reasons) - 1 if reason else 0
+            table.append((number, OUTCOMES[outcome], int(streak or 1), age_ms, 1500, place))
+        names = ("target", "outcome", "streak", "age_ms", "rtt_us", "reason")
+        found: dict[str, Any] = dict(zip(names, np.array(table, dtype=np.int64).T, strict=True))
+        return {**found, "reasons": tuple(reasons)}
+
+    def key(self, text: str) -> TargetKey:
+        """A target by its key or, where that tells it, by its address."""
+        named = [key for key in self.engine.targets() if text in (key.address, spelled(key))]
+        assert len(named) == 1, f"{text} names {named}"
+        return named[0]
+
+    def restore(self) -> list[str]:
+        return self.feed(
+            Restored(
+                verdicts=dict(self.verdicts),
+                pools=dict(self.pools),
+                routes=dict(self.routes),
+                met=self.met,
+                alarms=dict(self.alarms),
+            )
+        )
+
+    def configure(self) -> list[str]:
+        self.pools = {name: self.pools[name] for name in self.pools if name in self.resources.pools}
+        return self.feed(
+            Configured(resources=self.resources, generation=self.generation, head_revision=1)
+        )
+
+    def feed(self, event: Any) -> list[str]:
+        effects = self.engine.handle(event, self.now)
+        for effect in effects if self.leads else ():
+            self.store(effect)
+        return [text for effect in effects for text in tell(effect)]
+
+    def store(self, effect: Effect) -> None:
+        match effect:
+            case PublishPool(name=name, state=state):
+                put(self.pools, name, state)
+            case PublishRoutes(instance=name, routes=routes):
+                put(self.routes, name, routes)
+            case PublishVerdict(target=target, record=record):
+                put(self.verdicts, target, record)
+            case RaiseAlarm(id=id_, text=text):
+                self.alarms[id_] = (text, self.now.wall_s)
+            case ClearAlarm(id=id_):
+                del self.alarms[id_]
+
+    def show(self, name: str) -> list[str]:
+        view = self.engine.verdict(self.key(name), self.now)
+        assert view is not None
+        flags = "".join(f" {word}" for word in ("pending", "wavering") if getattr(view, word))
+        pools = ", ".join(f"{pool} {why}" for pool, why in zip(view.pools, view.why, strict=True))
+        told = [f"{spelled(view.target)} {view.verdict}{flags} ({pools}): {view.rule}"]
+        for vote in view.regions:
+            text = f"  {vote.region} {vote.vote} x{vote.streak}"
+            if vote.age_s >= 0:
+                text += f", {vote.age_s:g} s ago by one of {vote.agents}"
+            told.append(text + (f", {vote.reason}" if vote.reason else ""))
+        return told
+
+
+def put(mapping: dict[Any, Any], key: Any, value: Any) -> None:
+    """What a store does with a value; None deletes."""
+    if value is None:
+        del mapping[key]
+    else:
+        mapping[key] = value
+
+
+def spelled(key: TargetKey) -> str:
+    return f"{key.check}/{key.address}/{key.port}"
+
+
+def tell(effect: Effect) -> list[str]:
+    """An effect in words."""
+    match effect:
+        case PublishPool(name=name, state=state):
+            assert state is not None, "the engine never deletes a pool"
+            told = [f"pool {name} of generation {state.generation}:"]
+            for one in state.members:
+                place = "in " if one.answered else "out"
+                assert one.answered == one.counted
+                told.append(f"  {place} {one.value} {one.why} since {one.since:g}")
+            return told
+        case PublishRoutes(instance=name, routes=None):
+            return [f"routes {name}: none"]
+        case PublishRoutes(instance=name, routes=routes):
+            assert routes is not None
+            return [f"routes {name} of generation {routes.generation}:"] + [
+                f"  {rule} {family}: tier {one.tier} since {one.since:g} by {one.pinned_by}"
+                for rule, families in routes.rules.items()
+                for family, one in families.items()
+            ]
+        case PublishVerdict(target=target, record=None):
+            return [f"verdict {spelled(target)}: none"]
+        case PublishVerdict(target=target, record=record):
+            assert record is not None
+            head = f"verdict {spelled(target)} {record.verdict} since {record.since:g}"
+            if record.first_failed:
+                head += f", first failed {record.first_failed:g}"
+            votes = ", ".join(
+                f"{region} {vote.vote} x{vote.streak}" + (f" ({vote.reason})" * bool(vote.reason))
+                for region, vote in record.votes.items()
+            )
+            return [head, f"  {record.rule}", f"  {votes}"]
+        case RaiseAlarm(id=id_, text=text):
+            return [f"alarm {id_}: {text}"]
+        case ClearAlarm(id=id_):
+            return [f"alarm {id_} is over"]
+    raise AssertionError(effect)
+
+
+def replayed(text: str) -> str:
+    """The transcript with what the engine says now."""
+    stage, written = Stage(), []
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("-> ")]
+    while lines:
+        line = lines.pop(0)
+        written.append(line)
+        if not line[:1].isdigit():
+            continue
+        block: list[str] = []
+        while lines and lines[0].startswith("  "):
+            block.append(lines.pop(0))
+        written += block
+        written += [f"    -> {told}" for told in stage.play(line, "\n".join(block))]
+    return "\n".join(written) + "\n"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_engine_does_what_the_transcript_says(file: Path) -> None:
+    text = file.read_text()
+    now = replayed(text)
+    if os.environ.get("GTM_REWRITE"):
+        file.write_text(now)
+    assert now == text
+
+
+def test_there_are_transcripts() -> None:
+    assert len(FILES) >= 14
