@@ -4,7 +4,7 @@
 difference by reading it. A line is an event, `SECONDS WHAT ...`; indented lines below it belong to
 it (YAML), and `-> ` lines are what came out:
 
-    0.0 start                     a new engine beside an empty store; `restart`: beside what is there
+    0.0 start                     a new engine; `restart`: beside what the store has by now
     0.0 configured                the resources, as YAML; once more for a change
     0.0 lead                      what the store has, once more; `follow`: nothing is written now
     0.1 found eu/a us/a           agents' streams, also `lost`
