@@ -138,10 +138,10 @@ class Gateway(AgentsServicer):
                     "replaced",
                 )
             )
-        elif len(self._streams) >= MAX_AGENTS:
+        elif len(self._streams) >= MAX_AGENTS or not self._judge.engine.admits(*stream.name):
             raise Ended(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{MAX_AGENTS} agents stream to this coordinator already",
+                f"no room for a further agent beside {len(self._streams)}, or for its region",
                 "full",
             )
         self._streams[stream.name] = stream

@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from gtm import codec, keys
-from gtm.state import AlarmRecord, PoolState, Routes, VerdictRecord
-from gtm.store import Event, Store
+from gtm.state import AlarmRecord, MetRegion, PoolState, Routes, VerdictRecord
+from gtm.store import Event, Listing, Store
 from gtm.telemetry import transition
 from gtm.view import Changes, View
 
@@ -34,12 +35,15 @@ from .events import (
     TargetKey,
     Tick,
 )
-from .publisher import Publisher
+from .publisher import LED, Publisher
 from .views import VerdictView
 from .watchers import Watcher, Watchers
 
 TICK_S = 0.25
 """How late a grace or a withheld pool is noticed at most."""
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 log = logging.getLogger("coordinator")
 
@@ -61,6 +65,7 @@ class Judge:
         self._publisher = publisher
         self._clock = clock
         self._version = -1
+        self._head = -1
         self._said: dict[TargetKey, str] = {}
 
     @property
@@ -70,37 +75,29 @@ class Judge:
 
     # ---- fed -----------------------------------------------------------------------------------
 
-    async def restore(self, store: Store, view: View, raw: Iterable[Event]) -> None:
-        """Begin from what the store has: verdicts, published states, regions met, configuration."""
-        present = {
-            event.key: (event.value, event.mod_revision)
-            for event in raw
-            if event.value is not None and event.key.startswith((keys.POOLS, keys.ROUTES))
-        }
-        verdicts: dict[TargetKey, VerdictRecord] = {}
-        for item in (await store.list(keys.VERDICTS)).items:
-            try:
-                target = TargetKey(*keys.verdict_target(item.key))
-                verdicts[target] = codec.decode(item.value, VerdictRecord)
-            except ValueError as error:
-                metrics.UNREADABLE.inc()
-                transition(log, "unreadable verdict", logging.ERROR, key=item.key, cause=str(error))
-            else:
-                present[item.key] = (item.value, item.mod_revision)
-                self._said[target] = verdicts[target].verdict
-        met = await store.list(keys.REGIONS, keys_only=True)
-        self._publisher.restored(present)
-        self.view = view
+    async def restore(self, store: Store, view: Callable[[], View]) -> None:
+        """Begin, or as a new leader go on, from what the store has. Raises StoreError.
+
+        `view()` is the newest view of the configuration.
+        """
+        listings = {prefix: await store.list(prefix) for prefix in LED}
+        self.view = view()
+        self._publisher.restored(listings)
+        verdicts = _read(listings[keys.VERDICTS], _target, VerdictRecord)
+        alarms = _read(listings[keys.ALARMS], str, AlarmRecord)
+        self._said = {target: record.verdict for target, record in verdicts.items()}
         self.handle(
             Restored(
                 verdicts=verdicts,
-                pools=dict(view.pools),
-                routes=dict(view.routes),
-                met=frozenset(item.key.removeprefix(keys.REGIONS) for item in met.items),
+                pools=_read(listings[keys.POOLS], str, PoolState),
+                routes=_read(listings[keys.ROUTES], str, Routes),
+                met=frozenset(_read(listings[keys.REGIONS], str, MetRegion)),
+                alarms={id_: (alarm.text, alarm.since) for id_, alarm in alarms.items()},
             )
         )
-        self._configure(view)
-        transition(log, "restored", verdicts=len(verdicts), pools=len(view.pools))
+        if self._head < 0:
+            self._configure(self.view)
+            transition(log, "restored", verdicts=len(verdicts), pools=len(self.view.pools))
 
     def changed(self, view: View, changes: Changes, events: Iterable[Event]) -> None:
         """The store has a new view."""
@@ -117,6 +114,7 @@ class Judge:
                 head_revision=view.head_revision,
             )
         )
+        self._head = view.head_revision
         self._publisher.judged(view.head_revision)
 
     def met(self, regions: Mapping[str, bytes], events: Iterable[Event]) -> None:
@@ -212,6 +210,23 @@ class Judge:
             return not set(self.together().get(filter_, ())).isdisjoint(view.pools)
 
         return views, Watcher(matches, (view.target for view in views))
+
+
+def _target(name: str) -> TargetKey:
+    return TargetKey(*keys.verdict_target(keys.VERDICTS + name))
+
+
+def _read(listing: Listing, named: Callable[[str], K], type_: type[T]) -> dict[K, T]:
+    """The values of a prefix by name; one that can't be read is counted, logged and left out."""
+    found: dict[K, T] = {}
+    for item in listing.items:
+        prefix = next(one for one in LED if item.key.startswith(one))
+        try:
+            found[named(item.key.removeprefix(prefix))] = codec.decode(item.value, type_)
+        except ValueError as error:
+            metrics.UNREADABLE.inc()
+            transition(log, "unreadable state", logging.ERROR, key=item.key, cause=str(error))
+    return found
 
 
 def _written(effect: Effect, now: Now) -> tuple[str, bytes | None]:

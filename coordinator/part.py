@@ -63,15 +63,24 @@ async def run(settings: Settings, policy: Policy, stop: asyncio.Event) -> None:
             key=settings.etcd_key,
         )
     )
+    coordinator = Coordinator(settings, store, policy)
+    starting = asyncio.create_task(coordinator.start())
+    stopping = asyncio.create_task(stop.wait())
     try:
-        async with Coordinator(settings, store, policy) as coordinator:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
             await coordinator.until(stop)
     finally:
+        starting.cancel()
+        stopping.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+        await coordinator.close()
         await store.close()
 
 
 class Coordinator:
-    """Every part of one coordinator, wired; `async with` starts and ends them."""
+    """Every part of one coordinator, wired; `close` ends what `start` began."""
 
     def __init__(self, settings: Settings, store: Store, policy: Policy) -> None:
         self._settings, self._store = settings, store
@@ -81,13 +90,13 @@ class Coordinator:
         self.publisher = Publisher(
             store,
             self.leadership,
+            take_over=self._restore,
             named=lambda key: self.judge.named(key),
             together=lambda: self.judge.together(),
         )
         self.engine = Engine()
         self.judge = Judge(self.engine, self.publisher)
         self.mirror = Mirror(store, self._changed)
-        self._first: tuple[Event, ...] | None = None
         self._restored = False
         self._members = Members(store)
         self._regions = Table(store, keys.REGIONS, self._met)
@@ -99,21 +108,16 @@ class Coordinator:
         self._stack = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = asyncio.Event()
+        self.election: Election
 
     # ---- start and end -------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Coordinator:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
+        """End every part; the leadership is given up."""
         await self._stack.aclose()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Open the doors and begin to judge from what the store says. Raises StartError."""
         settings = self._settings
         tls = links.Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
         self.port = links.listen(self._server, settings.grpc, tls, insecure=settings.insecure)
@@ -131,9 +135,8 @@ class Coordinator:
             self._begin(table.run())
         for followed in (self.mirror, self._regions, *self._members.tables):
             await followed.ready.wait()
-        await self.judge.restore(self._store, self.mirror.view, self._first or ())
+        await self._restore()
         self._restored = True
-        self._first = None
         self._serve()
         self._begin(self.judge.run())
         self._begin(self.publisher.run())
@@ -178,9 +181,15 @@ class Coordinator:
         )
         applier = Applier(self._store, self.mirror, Planner(self._store, self._policy))
         operator = Operator(self._store, self.mirror, applier, self.judge, self._policy, status)
-        agent_pb2_grpc.add_AgentsServicer_to_server(gateway, self._server)
-        operator_pb2_grpc.add_OperatorServicer_to_server(operator, self._server)
-        operator_pb2_grpc.add_ReplicasServicer_to_server(replicas, self._server)
+        agent_pb2_grpc.add_AgentsServicer_to_server(  # type: ignore[no-untyped-call]
+            gateway, self._server
+        )
+        operator_pb2_grpc.add_OperatorServicer_to_server(  # type: ignore[no-untyped-call]
+            operator, self._server
+        )
+        operator_pb2_grpc.add_ReplicasServicer_to_server(  # type: ignore[no-untyped-call]
+            replicas, self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             *(service.full_name for service in agent_pb2.DESCRIPTOR.services_by_name.values()),
@@ -279,11 +288,14 @@ class Coordinator:
 
     # ---- news of the store ---------------------------------------------------------------------
 
+    async def _restore(self) -> None:
+        await self.judge.restore(self._store, lambda: self.mirror.view)
+
     def _changed(self, view: View, changes: Changes, events: tuple[Event, ...]) -> None:
         if self._restored:
             self.judge.changed(view, changes, events)
         else:
-            self._first = (*(self._first or ()), *events)
+            self.publisher.seen(events)
 
     def _met(self, events: tuple[Event, ...]) -> None:
         if self._restored:

@@ -280,8 +280,10 @@ def chain(found: Iterable[Unit]) -> tuple[Link, ...]:
     changes: list[Change] = []
     spare_bytes = MAX_TXN_BYTES - HEAD_BYTES
     spare = 0
+    touched: set[str] = set()
     for unit in found:
         size = sum(map(op_bytes, unit.ops))
+        own = {op.key for op in unit.ops if isinstance(op, Put | Delete)}
         if len(unit.ops) >= MAX_OPS * MAX_OPS or size > spare_bytes:
             first = unit.ops[0]
             key = first.key if isinstance(first, Put | Delete) else ""
@@ -289,11 +291,13 @@ def chain(found: Iterable[Unit]) -> tuple[Link, ...]:
                 f"{key.removeprefix(keys.SERVE)} is larger than one transaction of etcd carries "
                 "(1 MiB): split what it holds"
             )
-        if ops and (len(ops) + len(unit.ops) >= MAX_OPS * MAX_OPS or size > spare):
+        full = len(ops) + len(unit.ops) >= MAX_OPS * MAX_OPS or size > spare
+        if ops and (full or not own.isdisjoint(touched)):  # a transaction writes a key once
             links.append(Link(ops=tuple(ops), changes=tuple(changes)))
-            ops, changes = [], []
+            ops, changes, touched = [], [], set()
         spare = (spare if ops else spare_bytes) - size
         ops.extend(unit.ops)
+        touched |= own
         if unit.change is not None:
             changes.append(unit.change)
     if ops:

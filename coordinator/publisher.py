@@ -11,30 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from gtm import codec, keys
 from gtm.errors import OutcomeUnknown, StoreError
-from gtm.state import MetRegion, PoolState, Routes, VerdictRecord
-from gtm.store import (
-    MAX_OPS,
-    MAX_TXN_BYTES,
-    Compare,
-    Delete,
-    Event,
-    Get,
-    Op,
-    Put,
-    Store,
-    op_bytes,
-    packed,
-)
+from gtm.state import MetRegion
+from gtm.store import Compare, Delete, Event, Get, Listing, Op, Put, Store, packed
 from gtm.telemetry import transition
 
 from . import metrics
+from .batches import Values, batches
 from .election import Leadership
 
 HEAD_WAIT_S = 1.0
@@ -58,8 +46,9 @@ _NOTHING = _Known(None, 0)
 class Publisher:
     """Feed it with `want`, `judged` and `seen`; `run` writes.
 
-    `named(key)` says whether the configuration judged still names what `key` is about.
-    `together` maps an instance to its pools: their keys go in one transaction.
+    `take_over()` is awaited once in each leadership before anything is written: it reads the store
+    and calls `restored`. `named(key)` says whether the configuration still names what a key is
+    about; `together()` maps an instance to its pools, whose keys go with its own.
     """
 
     def __init__(
@@ -67,11 +56,12 @@ class Publisher:
         store: Store,
         leadership: Leadership,
         *,
+        take_over: Callable[[], Awaitable[None]],
         named: Callable[[str], bool] = lambda key: True,
         together: Callable[[], Mapping[str, Iterable[str]]] = dict,
     ) -> None:
         self._store, self._leadership = store, leadership
-        self._named, self._together = named, together
+        self._take_over, self._named, self._together = take_over, named, together
         self._wanted: dict[str, bytes | None] = {}
         self._known: dict[str, _Known] = {}
         self._dirty: set[str] = set()
@@ -81,11 +71,35 @@ class Publisher:
 
     # ---- fed -----------------------------------------------------------------------------------
 
-    def restored(self, present: Mapping[str, tuple[bytes, int]]) -> None:
-        """What the store has and the engine was restored with: key -> (value, revision)."""
-        for key, (value, revision) in present.items():
-            self._known[key] = _Known(value, revision)
-            self._wanted[key] = value
+    def restored(self, listings: Mapping[str, Listing]) -> None:
+        """What the store has under each prefix of `LED`; the engine begins from the same.
+
+        From here on its effects say what else is wanted. Regions that wait to be noted still do.
+        """
+        for prefix, listing in listings.items():
+            present = {item.key: _Known(item.value, item.mod_revision) for item in listing.items}
+            gone = _Known(None, listing.revision)
+            for key in self._known:
+                if key.startswith(prefix):
+                    present.setdefault(key, gone)
+            for key, there in present.items():
+                if there.revision >= self._known.get(key, _NOTHING).revision:
+                    self._known[key] = there
+        waiting = {
+            key: value
+            for key, value in self._wanted.items()
+            if key.startswith(keys.REGIONS) and self._known.get(key, _NOTHING).value is None
+        }
+        orphans = {
+            key: None
+            for key, there in self._known.items()
+            if key.startswith((keys.POOLS, keys.ROUTES))
+            and there.value is not None
+            and not self._named(key)
+        }
+        self._wanted = {key: there.value for key, there in self._known.items()}
+        self._dirty = set()
+        self.want({**waiting, **orphans})
 
     def want(self, changes: Mapping[str, bytes | None]) -> None:
         """Have these values in the store, None for none; all together where they fit."""
@@ -112,8 +126,9 @@ class Publisher:
             if event.mod_revision < self._known.get(event.key, _NOTHING).revision:
                 continue
             self._known[event.key] = _Known(event.value, event.mod_revision)
-            if event.key.startswith(keys.REGIONS):
-                self._wanted[event.key] = event.value  # ends by an operator's word alone
+            ended = event.value is None and not self._named(event.key)
+            if ended or event.key.startswith(keys.REGIONS):
+                self._wanted[event.key] = event.value  # ends by an operator's word, not by ours
             elif event.key in self._wanted and self._wanted[event.key] != event.value:
                 self._dirty.add(event.key)
                 self._wake.set()
@@ -158,9 +173,11 @@ class Publisher:
         if self._took_over != fence:
             await self._take_over()
             self._took_over = fence
+            transition(log, "took over", differing=len(self._differing()))
         while differing := self._differing():
-            for chunk in self._chunks(differing):
-                if not await self._write(fence, chunk):
+            values = {key: self._wanted.get(key) for key in differing}
+            for batch in batches(values, self._together()):
+                if not await self._write(fence, batch):
                     return HEAD_WAIT_S
             # more may have been decided meanwhile
         return None
@@ -173,8 +190,8 @@ class Publisher:
         }
         return sorted(self._dirty)
 
-    async def _write(self, fence: int, chunk: list[tuple[str, bytes | None]]) -> bool:
-        ops: list[Op] = [Delete(k) if value is None else Put(k, value) for k, value in chunk]
+    async def _write(self, fence: int, batch: Values) -> bool:
+        ops: list[Op] = [Delete(k) if value is None else Put(k, value) for k, value in batch]
         leader = keys.leader()
         compares = [
             Compare(leader, "create", "=", fence),
@@ -184,12 +201,12 @@ class Publisher:
             with metrics.PUBLISHING.time():
                 done = await self._store.txn(compares, packed(ops), [Get(leader), Get(keys.HEAD)])
         except OutcomeUnknown:
-            for key, _ in chunk:  # written again: the same values under the same fence
+            for key, _ in batch:  # written again: the same values under the same fence
                 self._known[key] = _Known(b"\0", self._known.get(key, _NOTHING).revision)
             raise
         if done.succeeded:
-            metrics.PUBLISHED_KEYS.inc(len(chunk))
-            for key, value in chunk:
+            metrics.PUBLISHED_KEYS.inc(len(batch))
+            for key, value in batch:
                 if done.revision >= self._known.get(key, _NOTHING).revision:
                     self._known[key] = _Known(value, done.revision)
             return True
@@ -200,103 +217,3 @@ class Publisher:
         else:
             metrics.PUBLISH_FAILURES.labels("head").inc()
         return False
-
-    async def _take_over(self) -> None:
-        """Read what the store has, and want it wherever we differ in times alone."""
-        for prefix in LED:
-            listing = await self._store.list(prefix)
-            present = {item.key: _Known(item.value, item.mod_revision) for item in listing.items}
-            gone = _Known(None, listing.revision)
-            for key in [key for key in self._known if key.startswith(prefix)]:
-                present.setdefault(key, gone)
-            for key, there in present.items():
-                if there.revision >= self._known.get(key, _NOTHING).revision:
-                    self._known[key] = there
-        for key, there in self._known.items():
-            if key not in self._wanted:
-                if (
-                    there.value is not None
-                    and not key.startswith(keys.REGIONS)
-                    and not self._named(key)
-                ):
-                    self._wanted[key] = None
-            elif _same(key, self._wanted[key], there.value):
-                self._wanted[key] = there.value
-        self._dirty = set(self._wanted)
-        transition(log, "took over", present=len(self._known), differing=len(self._differing()))
-
-    def _chunks(self, differing: Iterable[str]) -> Iterable[list[tuple[str, bytes | None]]]:
-        """`differing` in as few transactions as fit: pools with their routes, then the rest."""
-        chunk: list[tuple[str, bytes | None]] = []
-        count, size = 0, 0
-        for unit in _units(differing, self._together()):
-            values = [(key, self._wanted.get(key)) for key in unit]
-            for part in _cut(values):
-                ops_size = sum(op_bytes(Put(key, value or b"")) for key, value in part)
-                full = count + len(part) > MAX_OPS * MAX_OPS or size + ops_size > MAX_TXN_BYTES
-                if chunk and full:
-                    yield chunk
-                    chunk, count, size = [], 0, 0
-                chunk += part
-                count, size = count + len(part), size + ops_size
-        if chunk:
-            yield chunk
-
-
-def _units(
-    differing: Iterable[str], together: Mapping[str, Iterable[str]]
-) -> Iterable[tuple[str, ...]]:
-    """Keys that belong together: the routes of an instance with its pools, else each by itself."""
-    left = dict.fromkeys(differing)
-    for key in [key for key in left if key.startswith(keys.ROUTES)]:
-        if key not in left:
-            continue
-        pools = together.get(key.removeprefix(keys.ROUTES), ())
-        unit = (key, *(keys.pool(name) for name in pools if keys.pool(name) in left))
-        for name in unit:
-            left.pop(name, None)
-        yield unit
-    yield from ((key,) for key in left if key.startswith(keys.POOLS))
-    yield from ((key,) for key in left if not key.startswith(keys.POOLS))
-
-
-def _cut(
-    values: list[tuple[str, bytes | None]],
-) -> Iterable[list[tuple[str, bytes | None]]]:
-    """A unit as it is, or key by key where it fits no transaction."""
-    size = sum(op_bytes(Put(key, value or b"")) for key, value in values)
-    if len(values) <= MAX_OPS * MAX_OPS and size <= MAX_TXN_BYTES:
-        return [values]
-    return [[value] for value in values]
-
-
-def _same(key: str, one: bytes | None, other: bytes | None) -> bool:
-    """Whether two values of a key say the same but for times, evidence and generation."""
-    if one is None or other is None or one == other:
-        return one == other
-    try:
-        if key.startswith(keys.POOLS):
-            return _timeless_pool(one) == _timeless_pool(other)
-        if key.startswith(keys.ROUTES):
-            return _timeless_routes(one) == _timeless_routes(other)
-        if key.startswith(keys.VERDICTS):
-            mine, theirs = (codec.decode(value, VerdictRecord) for value in (one, other))
-            return (mine.verdict, mine.probe) == (theirs.verdict, theirs.probe)
-    except ValueError:
-        return False
-    return key.startswith(keys.ALARMS)
-
-
-def _timeless_pool(value: bytes) -> PoolState:
-    state = codec.decode(value, PoolState)
-    members = tuple(replace(member, since=0.0) for member in state.members)
-    return replace(state, generation=0, members=members)
-
-
-def _timeless_routes(value: bytes) -> Routes:
-    routes = codec.decode(value, Routes)
-    rules = {
-        rule: {family: replace(route, since=0.0) for family, route in families.items()}
-        for rule, families in routes.rules.items()
-    }
-    return replace(routes, generation=0, rules=rules)

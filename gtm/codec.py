@@ -76,9 +76,9 @@ def _fold(data: Any) -> Any:
                 data[key] = {"type": value.get("type"), "options": canonical(options).decode()}
             elif key == "failover" and value == "auto":
                 data[key] = {}
-            elif isinstance(value, dict | list):
+            elif isinstance(value, dict | list | tuple):
                 _fold(value)
-    elif isinstance(data, list):
+    elif isinstance(data, list | tuple):
         for value in data:
             _fold(value)
     return data
