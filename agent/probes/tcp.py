@@ -20,7 +20,8 @@ from .base import Fault, Kind, Outcome, ProbeSettings, Reason, Target, failed, u
 MAX_ANSWER = 65_536
 """Bytes in which `expect` is looked for."""
 EAGER_SEARCHES = 64
-"""After so many pieces the answer is searched again for each further KiB only."""
+"""Pieces of an answer that are looked at as they come; later ones at most every PAUSE_S."""
+PAUSE_S = 0.01
 
 
 class Settings(ProbeSettings, frozen=True, kw_only=True):
@@ -63,20 +64,19 @@ async def probe(target: Target) -> Outcome:
 
 async def _expect(wire: Wire, expect: Text, stages: Stages) -> None:
     stages.now = "waiting for the answer"
-    data, pieces, searched = b"", 0, 0
+    data, pieces = b"", 0
     try:
         while len(data) < MAX_ANSWER:
+            if pieces >= EAGER_SEARCHES:
+                await asyncio.sleep(PAUSE_S)
             piece = await wire.receive()
             if not data and piece:
                 stages.end("first_byte", "reading the answer")
             data = (data + piece)[:MAX_ANSWER]
             pieces += 1
-            over = not piece or len(data) == MAX_ANSWER
-            if over or pieces <= EAGER_SEARCHES or len(data) - searched >= 1024:
-                searched = len(data)
-                if expect.found(data):
-                    stages.end("body", "done")
-                    return
+            if expect.found(data):
+                stages.end("body", "done")
+                return
             if not piece:
                 text = data[:60].decode(errors="replace")
                 raise failed(Reason.ANSWER, f"{text!r}" if data else "closed without one")
