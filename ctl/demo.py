@@ -95,9 +95,9 @@ class Demo:
 
         Clients of whom nothing new is wanted must never see anything else.
         """
+        began = time.monotonic()
         if fault is not None:
             fault()
-        began = time.monotonic()
         self._until(wanted, before)
         took_s = time.monotonic() - began
         self._hold(wanted, HOLD_S)

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 TIMEOUT_S = 1.0
 """For one answer."""
+TRIES = 2
 
 
 class Question(Struct, frozen=True):
@@ -64,8 +65,13 @@ def in_order(addresses: Iterable[str]) -> list[str]:
     return sorted(addresses, key=key)
 
 
-def ask(server: str, question: Question, timeout_s: float = TIMEOUT_S) -> Answer:
-    """The answer of the resolver at `host:port`, whatever it is; never raises for a bad one."""
+def ask(
+    server: str, question: Question, *, timeout_s: float = TIMEOUT_S, tries: int = TRIES
+) -> Answer:
+    """The answer of the resolver at `host:port`, whatever it is; never raises for a bad one.
+
+    A datagram may get lost: silence is asked again, as resolvers do.
+    """
     host, _, port = server.rpartition(":")
     host = host.strip("[]")
     options: list[dns.edns.Option] = []
@@ -79,6 +85,8 @@ def ask(server: str, question: Question, timeout_s: float = TIMEOUT_S) -> Answer
     try:
         reply = dns.query.udp(query, host, timeout=timeout_s, port=int(port))
     except dns.exception.Timeout:
+        if tries > 1:
+            return ask(server, question, timeout_s=timeout_s, tries=tries - 1)
         return Answer(error="no answer")
     except (dns.exception.DNSException, OSError) as error:
         return Answer(error=f"no good answer ({error})")

@@ -1,6 +1,6 @@
 """Files of resources as the commands use them: read with every variant that is registered.
 
-Judges no set as a whole (`ctl.validate` does); raises RefusedError where a file is wrong in itself.
+Raises RefusedError where a file is wrong; the rules are those of `ctl.validate`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from gtm.model import TYPES, Resources
 from gtm.ports import Problem
 from gtm.v1 import operator_pb2 as pb
 
-from . import diff
-from .validate import registered
+from . import diff, validate
 
 
 def read(paths: Sequence[str]) -> Reading:
     """What files and folders hold, each resource right in itself; RefusedError with all errors."""
-    reading = read_files(paths, registered())
+    reading = read_files(paths, validate.registered())
     if reading.errors:
         raise RefusedError(reading.problems)
     return reading
+
+
+def whole(reading: Reading) -> None:
+    """Judge what was read as a set that stands alone; RefusedError with all errors."""
+    review = validate.review(reading, validate.registered())
+    if review.errors:
+        raise RefusedError(review.problems)
 
 
 def plain(resources: Resources) -> dict[str, dict[str, Any]]:

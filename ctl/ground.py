@@ -176,8 +176,11 @@ def geo_file(path: str) -> None:
 
 
 async def reach(options: EtcdOptions) -> None:
-    """Ask a given etcd; StartError 3 where it can't be reached, 1 where it refuses us."""
-    store = connect(options)
+    """Ask a given etcd; StartError 2 for a misspelt one, 3 for silence, 1 where it refuses us."""
+    try:
+        store = connect(options)
+    except StartError as error:
+        raise StartError(f"--etcd: {error}", 2) from None
     try:
         await store.get("/gtm/v1/serve/head")
     except StoreDenied as error:

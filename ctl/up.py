@@ -37,6 +37,10 @@ T = TypeVar("T")
 DEFAULT_REGIONS = ("r1", "r2", "r3")
 
 
+ETCD_S = 3.0
+"""For a given etcd to answer at the start."""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """What `gtm up` may be told."""
 
@@ -142,6 +146,8 @@ class Up:
         resources = files.plain(reading.sound)
         declared = tuple(resources.get("regions", ()))
         again = bool(settings.etcd) or (self._directory / "etcd").exists()
+        if not again:
+            files.whole(reading)  # nothing is stored that it could build on
         names = settings.regions or declared or (() if again else DEFAULT_REGIONS)
         ports = Ports(
             base=settings.base_port,
@@ -239,6 +245,7 @@ class Up:
             endpoints=given.etcd,
             user=given.etcd_user,
             password=given.etcd_password,
+            timeout_s=ETCD_S,
             ca=given.etcd_ca,
             cert=given.etcd_cert,
             key=given.etcd_key,
