@@ -54,7 +54,7 @@ class Running:
         self.ports = ports
         self.dns = tuple(ports.dns(number) for number in range(resolvers))
         self.output = ""
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._arguments = [
             "up",
             f"--data-dir={self.data}",
@@ -86,7 +86,6 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environ,
-                text=True,
                 start_new_session=True,
             )
         try:
@@ -127,7 +126,7 @@ class Running:
         """What it said on stderr so far."""
         return (self.folder / "up.log").read_text(errors="replace")
 
-    def _wait_ready(self, process: subprocess.Popen[str]) -> None:
+    def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         deadline = time.monotonic() + READY_S
         with selectors.DefaultSelector() as selector:
@@ -135,11 +134,12 @@ class Running:
             while time.monotonic() < deadline:
                 if not selector.select(timeout=0.1):
                     continue
-                line = process.stdout.readline()
-                self.output += line
-                if line == "ready\n":
+                # Not readline: a line that waits in its buffer would never wake the selector.
+                told = os.read(process.stdout.fileno(), 65536)
+                self.output += told.decode(errors="replace")
+                if "ready" in self.output.splitlines():
                     return
-                if not line:
+                if not told:
                     status = process.wait()
                     raise StartError(f"gtm up ended with status {status}: {self._last()}")
         raise StartError(f"gtm up was not ready after {READY_S:g} s: {self._last()}")
