@@ -146,15 +146,21 @@ class Link:
             return grpc.aio.secure_channel(to.target, self._credentials, options=arguments)
         return grpc.aio.insecure_channel(to.target, options=arguments)
 
-    async def metadata(self, channel: Any) -> tuple[tuple[str, str], ...]:
-        """What every call carries: `hasleader`, and the token, fetched over `channel` if needed."""
+    async def metadata(self, channel: Any, timeout_s: float) -> tuple[tuple[str, str], ...]:
+        """What every call carries: `hasleader`, and the token, fetched over `channel` if needed.
+
+        Raises NotReached when that takes longer than `timeout_s`, and what the call raises.
+        """
         leader = (("hasleader", "true"),)
         if self._no_auth:
             return leader
-        async with self._auth_lock:
-            if not self._token:
-                await self._authenticate(channel)
-            return leader if self._no_auth else (*leader, ("token", self._token))
+        try:
+            async with asyncio.timeout(timeout_s), self._auth_lock:
+                if not self._token:
+                    await self._authenticate(channel)
+        except TimeoutError:
+            raise NotReached("does not authenticate us in time") from None
+        return leader if self._no_auth else (*leader, ("token", self._token))
 
     def forget_token(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         """Drop the token that a failed call carried, unless somebody has renewed it since."""
@@ -192,8 +198,8 @@ class Link:
             attempt = _Attempt(self, self.current, self._share_s(left_s), left_s)
             try:
                 return await attempt.run(method, request, whole=write)
-            except _NotReached:
-                found, reason = Meaning.AGAIN, f"{attempt.to.url} does not accept a connection"
+            except NotReached as error:
+                found, reason = Meaning.AGAIN, f"{attempt.to.url} {error}"
             except grpc.aio.AioRpcError as error:
                 found = _meaning(error)
                 reason = f"{attempt.to.url}: {error.details()}"
@@ -250,8 +256,8 @@ class RevisionCompacted(Exception):
     """The revision asked for is gone; etcd does not say here which one is left."""
 
 
-class _NotReached(Exception):
-    """The endpoint accepted no connection: nothing was sent."""
+class NotReached(Exception):
+    """The endpoint accepted no connection, or did not authenticate us: nothing was sent."""
 
 
 class _Attempt:
@@ -271,8 +277,8 @@ class _Attempt:
         wire.calls += 1
         try:
             if not await connected(wire.channel, self._share_s):
-                raise _NotReached
-            self.metadata = await self._link.metadata(wire.channel)
+                raise NotReached("does not accept a connection")
+            self.metadata = await self._link.metadata(wire.channel, self._share_s)
             left_s = max(0.001, self._until - time.monotonic())
             self.sent = True
             answer: Answered = await method.on(wire.channel)(

@@ -14,7 +14,16 @@ import grpc
 import grpc.aio
 
 from .etcd_errors import Meaning
-from .etcd_link import CONNECT_MOST_S, Answered, Asked, Link, Method, connected, status_of
+from .etcd_link import (
+    CONNECT_MOST_S,
+    Answered,
+    Asked,
+    Link,
+    Method,
+    NotReached,
+    connected,
+    status_of,
+)
 from .etcd_options import Endpoint
 
 
@@ -42,7 +51,10 @@ class Stream(Generic[Asked, Answered]):
         if not await connected(self._channel, CONNECT_MOST_S):
             raise StreamBroken(f"{self.to.url} does not accept a connection", Meaning.AGAIN)
         try:
-            self.metadata = await self._link.metadata(self._channel)
+            timeout_s = self._link.options.timeout_s
+            self.metadata = await self._link.metadata(self._channel, timeout_s)
+        except NotReached as error:
+            raise StreamBroken(f"{self.to.url} {error}", Meaning.AGAIN) from None
         except grpc.aio.AioRpcError as error:
             raise self._broken(error) from None
         self._call = self._method.stream_on(self._channel)(metadata=self.metadata)

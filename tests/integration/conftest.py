@@ -68,9 +68,16 @@ class EtcdServer:
             self.process.wait(timeout=START_S)
 
     def pause(self) -> None:
-        """Stop its clock: connections stand, nothing is answered."""
+        """Stop every thread of it: connections stand, nothing is answered."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + START_S
+        while not all(
+            thread.read_text().rpartition(")")[2].split()[0] == "T"
+            for thread in Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        ):
+            assert time.monotonic() < deadline, "etcd does not stop"
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it run again."""
