@@ -22,7 +22,6 @@ from .records import text
 from .table import Cut, Name, ZoneApex
 
 Sets = Mapping[bytes, dict[int, Answers]]
-_LAST_TTL = 2**31 - 1
 _ADDRESSES = frozenset({A, AAAA, CNAME})
 
 
@@ -101,8 +100,6 @@ def read_records(zone: str, records: tuple[Record, ...], ttl_s: int) -> Parsed:
             if not _under(owner, apex):
                 raise ValueError("the name lies outside the zone")
             ttl = ttl_s if entry.ttl is None else entry.ttl.ms // 1000
-            if ttl > _LAST_TTL:
-                raise ValueError(f"a TTL of {ttl} s is above {_LAST_TTL}")
             data = tuple(text.rdata(entry.type, one, zone) for one in entry.data)
             rows.append((owner, text.rtype(entry.type), ttl, data))
         except ValueError as error:
@@ -198,8 +195,6 @@ def _refuse_barred(where: str, owner: bytes, apex: bytes, names: Mapping[bytes, 
         found = names.get(name)
         if found is not None and found.cut is not None:
             raise ValueError(f"{where} lies in a delegated part of the zone")
-        if found is not None and name != owner and DNAME in found.rrsets:
-            raise ValueError(f"{where} lies below a DNAME")
 
 
 def _fill(

@@ -1,0 +1,82 @@
+"""Small worlds to answer from: zones, pools and instances as the store would hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gtm import codec
+from gtm.model import Instance, Record
+from gtm.state import PoolState, Routes, StoredZone
+from gtm.view import View
+from resolver.place import NOWHERE, Place
+
+LOCAL = b"\x7f\x00\x00\x01"
+
+
+def zone(**data: Any) -> StoredZone:
+    """A stored zone; one nameserver unless told otherwise."""
+    return codec.convert({"nameservers": ["ns1.gtm.test"], "serial": 7, **data}, StoredZone)
+
+
+def records(*rows: tuple[str, str, Sequence[str]]) -> dict[str, tuple[Record, ...]]:
+    """(name, type, data) rows as the one bucket of a zone."""
+    return {"-": tuple(Record(name=name, type=kind, data=tuple(data)) for name, kind, data in rows)}
+
+
+def pool(*members: str, down: Sequence[str] = (), offline: Sequence[str] = (), **data: Any):
+    """A published pool; `members` are addresses, `3*192.0.2.1` has weight 3."""
+    rows = []
+    for text in members:
+        weight, _, value = text.rpartition("*")
+        up = value not in down and value not in offline
+        why = "up" if up else "offline" if value in offline else "down"
+        row = {"value": value, "answered": up, "counted": up, "why": why}
+        rows.append({**row, "weight": int(weight or 1)})
+    family = "ipv6" if any(":" in row["value"] for row in rows) else "ipv4"
+    return codec.convert({"type": family, "members": rows, **data}, PoolState)
+
+
+def instance(*rules: tuple[str, Sequence[str], Sequence[Sequence[str]]], **data: Any) -> Instance:
+    """An instance from (name, lines, tiers) rows; a name ending in `>` widens."""
+    made = [
+        {
+            "name": name.rstrip(">"),
+            "lines": list(lines),
+            "tiers": [{"pools": list(tier)} for tier in tiers],
+            "on_exhausted": "widen" if name.endswith(">") else "stop",
+        }
+        for name, lines, tiers in rules
+    ]
+    return codec.convert({"id": "gtm1", "zone": "gtm.test", "rules": made, **data}, Instance)
+
+
+def routes(rule: str, family: str, tier: int, pinned_by: str) -> Routes:
+    """The routes of an instance with one record."""
+    return codec.convert(
+        {"rules": {rule: {family: {"tier": tier, "pinned_by": pinned_by}}}}, Routes
+    )
+
+
+class Map:
+    """A locator from a table of prefixes; every prefix is a leaf of its own, holes are unknown.
+
+    A place may say more of one address than the databases' leaves hold: leaves are the prefixes.
+    """
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        self.places = {
+            bytes(int(part) for part in text.split(".")): place for text, place in places.items()
+        }
+
+    def find(self, packed: bytes) -> Place:
+        """The place whose octets `packed` begins with."""
+        for length in (3, 2, 1):
+            if place := self.places.get(packed[:length]):
+                return place
+        return NOWHERE
+
+
+def world(**parts: Any) -> View:
+    """A view with the zone gtm.test, unless `parts` says otherwise."""
+    return View(**{"revision": 1, "zones": {"gtm.test": zone()}, **parts})
