@@ -201,15 +201,15 @@ class Demo:
         """What the coordinator holds as the region's vote on each target."""
 
         async def listed() -> list[str]:
-            from .commands.health import shape
+            from .commands.health import vote_word
 
             async with Client(self._running.server) as client:
                 verdicts = (await client.verdicts()).verdicts
             return [
-                vote["vote"]
+                vote_word(vote)
                 for verdict in verdicts
-                for vote in shape(verdict)["regions"]
-                if vote["region"] == region
+                for vote in verdict.regions
+                if vote.region == region
             ]
 
         return asyncio.run(listed())

@@ -26,7 +26,7 @@ from .supervised import GATE, PARENT
 MAX_LOG_BYTES = 4 << 20
 """Of one log file; the one before it is kept as `.log.1`."""
 MAX_LINE_BYTES = 1 << 16
-"""Of one line of a child's log; longer ones are dropped."""
+"""Of one line of a child's log; of a longer one its end is kept at most."""
 MAX_TOLD = 20
 """Warnings of one child that are told in `TOLD_WINDOW_S`; the log has all."""
 TOLD_WINDOW_S = 10.0

@@ -34,7 +34,7 @@ async def _list(args: argparse.Namespace) -> int:
     async with client.Client.of(args) as asked:
         verdicts = list((await asked.verdicts(args.filter)).verdicts)
     if args.form == "json":
-        print(show.as_json([shape(verdict) for verdict in verdicts]))
+        print(show.as_json([entry for verdict in verdicts for entry in shapes(verdict)]))
     elif verdicts:
         print("\n".join(render(verdict) for verdict in verdicts))
     else:
@@ -48,7 +48,8 @@ async def _watch(args: argparse.Namespace) -> int:
         async for message in asked.watch(args.filter):
             if args.form == "json":
                 extra = {"initial": message.initial, "gone": message.gone}
-                print(json.dumps({**shape(message.verdict), **extra}), flush=True)
+                for entry in shapes(message.verdict):
+                    print(json.dumps({**entry, **extra}), flush=True)
             else:
                 clock = time.strftime("%H:%M:%S")
                 text = render(message.verdict, votes=not message.initial)
@@ -57,37 +58,41 @@ async def _watch(args: argparse.Namespace) -> int:
     return 0
 
 
-def shape(verdict: pb.Verdict) -> dict[str, Any]:
-    """The stable shape of `gtm health -o json`; `rule`, `pools` and `why` are more than that."""
-    return {
-        "pool": verdict.pools[0] if verdict.pools else "",
-        "address": verdict.address,
-        "port": verdict.port,
-        "check": verdict.check,
-        "verdict": _WORDS[verdict.verdict],
-        "pending": verdict.pending,
-        "wavering": verdict.wavering,
-        "since": verdict.since,
-        "forced": verdict.forced,
-        "held": verdict.held,
-        "regions": [
-            {
-                "region": vote.region,
-                "vote": _vote(vote),
-                "streak": vote.streak,
-                "reason": vote.reason,
-                "rtt_us": vote.rtt_us,
-                "age_s": round(vote.age_s, 3) if vote.age_s >= 0 else None,
-            }
-            for vote in verdict.regions
-        ],
-        "pools": list(verdict.pools),
-        "why": list(verdict.why),
-        "rule": verdict.rule,
-    }
+def shapes(verdict: pb.Verdict) -> list[dict[str, Any]]:
+    """The stable shape of `gtm health -o json`: one entry for each pool that names the target."""
+    why = dict(zip(verdict.pools, verdict.why, strict=False))
+    return [
+        {
+            "pool": pool,
+            "address": verdict.address,
+            "port": verdict.port,
+            "check": verdict.check,
+            "verdict": _WORDS[verdict.verdict],
+            "pending": verdict.pending,
+            "wavering": verdict.wavering,
+            "since": verdict.since,
+            "forced": verdict.forced,
+            "held": verdict.held,
+            "regions": [
+                {
+                    "region": vote.region,
+                    "vote": vote_word(vote),
+                    "streak": vote.streak,
+                    "reason": vote.reason,
+                    "rtt_us": vote.rtt_us,
+                    "age_s": round(vote.age_s, 3) if vote.age_s >= 0 else None,
+                }
+                for vote in verdict.regions
+            ],
+            "why": why.get(pool, ""),
+            "rule": verdict.rule,
+        }
+        for pool in verdict.pools or ("",)
+    ]
 
 
-def _vote(vote: pb.RegionVote) -> str:
+def vote_word(vote: pb.RegionVote) -> str:
+    """`up`, `down` or `none`."""
     word = _WORDS[vote.vote]
     return "none" if word == "unknown" else word
 
@@ -109,7 +114,7 @@ def render(verdict: pb.Verdict, *, votes: bool = True) -> str:
     )
     head = (
         f"{show.colour(word.ljust(7), _COLOURS[word])} {address}{port}  check {verdict.check}, "
-        f"pool {inside}{since}{marks}{rule}"
+        f"in {inside}{since}{marks}{rule}"
     )
     if not votes:
         return head
@@ -135,4 +140,4 @@ def _row(vote: pb.RegionVote) -> tuple[str, str, str, str, str]:
     """Region, vote, streak, round trip, and what else there is to say."""
     age = f"{show.span(vote.age_s)} ago" if vote.age_s >= 0 else "no result yet"
     reason = f"{age}: {vote.reason}" if vote.reason else age
-    return (vote.region, _vote(vote), f"x{vote.streak}", show.rtt(vote.rtt_us), reason)
+    return (vote.region, vote_word(vote), f"x{vote.streak}", show.rtt(vote.rtt_us), reason)

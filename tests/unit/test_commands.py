@@ -189,7 +189,8 @@ def file(tmp_path: Path) -> str:
 async def test_health_as_json_has_the_stable_shape(coordinator: Coordinator) -> None:
     status, out, _ = await coordinator.gtm("health", "-o", "json", "a")
     assert status == 0
-    [verdict] = json.loads(out)
+    verdict, other = json.loads(out)
+    assert (other["pool"], other["why"]) == ("b", "online")
     assert coordinator.script.asked[0].filter == "a"
     assert {key: verdict[key] for key in list(verdict)[:10]} == {
         "pool": "a",
@@ -225,7 +226,7 @@ async def test_health_as_json_has_the_stable_shape(coordinator: Coordinator) -> 
 
 def test_health_as_text_tells_verdict_flags_and_evidence_of_each_region() -> None:
     head, first, second = told_health(VERDICT).splitlines()
-    assert head.startswith("down    192.0.2.1:80  check web, pool a (up), b (online) for ")
+    assert head.startswith("down    192.0.2.1:80  check web, in a (up), b (online) for ")
     assert head.endswith("(pending, wavering); 2 of 3 regions say down")
     assert first.split() == ["r1", "down", "x3", "1.5ms", "250ms", "ago:", "refused"]
     assert second.split() == ["r2", "none", "x0", "-", "no", "result", "yet"]
@@ -240,12 +241,12 @@ async def test_health_of_an_unknown_name_is_a_no(coordinator: Coordinator) -> No
     assert (await coordinator.gtm("health", "-o", "json"))[:2] == (0, "[]\n")
 
 
-async def test_health_watch_prints_one_json_line_for_each_message(
+async def test_health_watch_prints_a_json_line_for_each_message_and_pool(
     coordinator: Coordinator,
 ) -> None:
     status, out, _ = await coordinator.gtm("health", "--watch", "-o", "json")
     assert status == 0
-    first, second = map(json.loads, out.splitlines())
+    first, _, second, _ = map(json.loads, out.splitlines())
     assert (first["initial"], first["gone"], second["initial"], second["gone"]) == (
         True,
         False,
