@@ -214,7 +214,10 @@ class Headers(Form):
                 or len(text) > MAX_HEADER_VALUE
                 or not _VALUE.fullmatch(text)
             ):
-                raise ValueError(f"{text!r} is not a header value (printable ASCII text)")
+                raise ValueError(
+                    f"the value of {name} is not printable ASCII text of at most "
+                    f"{MAX_HEADER_VALUE} characters"
+                )
         return cls(tuple(sorted(_names(value).items())))
 
     def plain(self) -> dict[str, str]:
