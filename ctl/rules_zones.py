@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gtm import forms
 from gtm.model import Record, Zone
 from gtm.places import nearest
-from resolver.limits import MAX_RRSET
+from resolver.limits import MAX_CHAIN, MAX_RRSET
 
 from .findings import Findings
 
@@ -203,6 +203,21 @@ def _loops(findings: Findings, static: Static) -> None:
                 static.types[loop[0]]["CNAME"], f"CNAME loop: {' -> '.join((*loop, loop[0]))}"
             )
         done.update(chain)
+        steps = _steps(static, start)
+        if MAX_CHAIN < steps <= 2 * MAX_CHAIN:
+            findings.warn(
+                static.types[start]["CNAME"],
+                f"a chain of more than {MAX_CHAIN} CNAMEs is not followed to its end",
+            )
+
+
+def _steps(static: Static, name: str) -> int:
+    """How many CNAMEs follow each other from `name`, counted up to twice the bound and one."""
+    steps = 0
+    while name in static.aliases and steps <= 2 * MAX_CHAIN:
+        name = static.aliases[name]
+        steps += 1
+    return steps
 
 
 def _unreachable(findings: Findings, static: Static) -> None:

@@ -38,7 +38,7 @@ class Unreadable(Exception):
         self.line = line
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One entry of a mapping: its key as text, the key's line, the value."""
 
     key: str
@@ -46,7 +46,7 @@ class Entry(Struct, frozen=True):
     node: Node
 
 
-class Node(Struct, frozen=True):
+class Node(Struct, frozen=True, gc=False):
     """A scalar, a list (tuple of nodes) or a mapping (`entries`, duplicates kept) and its line.
 
     `size` counts the nodes in it, itself included.

@@ -9,11 +9,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.probes.base import read_settings
 from ctl.validate import registered, review
 from gtm import codec
 from gtm.config import read_plain, read_text
 from gtm.lines import CONTINENTS, ISPS
 from gtm.model import TYPES
+from gtm.options import options
+from resolver.steering.base import policy_of
 
 VARIANTS = registered()
 
@@ -169,6 +172,20 @@ def test_any_set_that_reads_well_is_judged_without_raising(data: dict[str, Any])
             for kind in TYPES
         }
         assert review(read_plain(plain, VARIANTS), VARIANTS).resources == judged.resources
+
+
+@given(check, st.sampled_from(["weighted", {"type": "weighted", "answers": 3}, "round_robin"]))
+@settings(max_examples=60, deadline=None)
+def test_agents_and_resolvers_read_the_settings_that_were_written(
+    data: dict[str, Any], steering: Any
+) -> None:
+    pool = {"type": "ipv4", "steering": steering}
+    reading = read_plain({"checks": {"c": data}, "pools": {"p": pool}}, VARIANTS)
+    (found,) = reading.sound.checks.values()
+    read = read_settings(VARIANTS.probes[found.type], found.options, found.port)
+    assert options(read, without=frozenset({"port"})) == found.options
+    chosen = reading.sound.pools["p"].steering
+    assert options(policy_of(chosen)[1]) == chosen.options
 
 
 keys = st.sampled_from(
