@@ -20,6 +20,7 @@ from gtm.store import Batch, Event, Item, Listing, Store, Watch
 from gtm.telemetry import transition
 from gtm.view import Changes, View, apply, rebuild
 
+from .limits import STALE_AFTER_S
 from .snapshot import Snapshot
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Follower(Generic[T]):
         self._store, self._compile, self._aged, self._on_table = store, compiler, aged, on_table
         self._watch: Watch | None = None
         self._known = NEVER
+        self._stale = False
         self._base: tuple[View, T | None] = (View(), None)
         self._pending: dict[str, Event] = {}
         self._items: dict[str, Item] = {}
@@ -176,6 +178,20 @@ class Follower(Generic[T]):
             if self.listed.is_set() and self.table is not None:
                 self._hear()
                 self.table = self._aged(self.table, self._known)
+                self._tell_stale()
+
+    def _tell_stale(self) -> None:
+        age_s = self.age_s()
+        if (age_s > STALE_AFTER_S) is self._stale:
+            return
+        self._stale = not self._stale
+        if self._stale:
+            reason = self.refusal or "the store is silent"
+            transition(
+                _log, "answers are stale", logging.WARNING, age_s=round(age_s), cause=reason
+            )  # fmt: skip
+        else:
+            transition(_log, "answers are fresh again", revision=self.revision)
 
     async def _follow(self) -> None:
         """Follow one watch until it ends; only a refusal of the store ends one."""

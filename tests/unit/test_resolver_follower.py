@@ -227,6 +227,23 @@ async def test_the_table_is_told_when_the_store_was_last_heard(
         assert follower.table.heard_s - cut_at < 0.05
 
 
+async def test_becoming_stale_and_fresh_again_is_told_once(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "TICK_S", 0.01)
+    monkeypatch.setattr(module, "STALE_AFTER_S", 0.05)
+    mine = store.client()
+    with caplog.at_level(logging.INFO, "resolver"):
+        async with following(mine) as follower:
+            await until(follower.listed.is_set)
+            mine.cut()
+            await until(lambda: follower.age_s() > 0.15)
+            mine.mend()
+            await until(lambda: len(caplog.records) == 2)
+    events = [record.getMessage() for record in caplog.records]
+    assert events == ["answers are stale", "answers are fresh again"]
+
+
 async def test_while_a_state_is_refused_the_table_ages(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
