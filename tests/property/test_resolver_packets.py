@@ -104,18 +104,19 @@ def bounded(datagram: bytes, draw: int) -> None:
             assert reply[12:end] == datagram[12:end]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600), draws)
 def test_random_octets_are_survived(datagram: bytes, draw: int) -> None:
     bounded(datagram, draw)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(mutated(), draws)
 def test_broken_queries_are_survived(datagram: bytes, draw: int) -> None:
     bounded(datagram, draw)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(queries(), draws, st.sampled_from([b"\1\2\3\4", b"\x0a\1\2\3", bytes(16)]))
 def test_two_strangers_read_the_same_in_every_reply(
     datagram: bytes, draw: int, client: bytes
@@ -136,6 +137,7 @@ def test_two_strangers_read_the_same_in_every_reply(
 labels = st.lists(st.binary(min_size=1, max_size=63), max_size=5)
 
 
+@settings(deadline=None)
 @given(labels)
 def test_a_name_read_is_the_name_that_dnspython_wrote(parts: list[bytes]) -> None:
     name = (
@@ -146,6 +148,7 @@ def test_a_name_read_is_the_name_that_dnspython_wrote(parts: list[bytes]) -> Non
     assert dns.name.from_text(name_text(wire)) == name
 
 
+@settings(deadline=None)
 @given(st.lists(st.from_regex(r"[a-zA-Z0-9_-]{1,63}", fullmatch=True), max_size=3))
 def test_a_plain_name_is_written_as_dnspython_writes_it(parts: list[str]) -> None:
     text = ".".join(parts) or "."
