@@ -83,7 +83,7 @@ def conditions(
     """Everything that is worth an alarm now, by a stable id; `pending` by target number."""
     found: dict[str, Condition] = {}
     known = {view.name: view for view in regions}
-    for name in sorted({name for who in targets.electorates for name in who.regions}):
+    for name in sorted(targets.voting()):
         if name not in known or known[name].agents == 0:
             found[f"region-without-agent/{name}"] = Condition(
                 f"no agent serves region {name}, so it has no vote: start one there, or take the"
@@ -97,8 +97,7 @@ def conditions(
                 f" regions: all"
             )
     numbers = targets.numbers()
-    for place in np.unique(targets.columns.check[numbers[pending[numbers]]]).tolist():
-        name = targets.check_names[place]
+    for name, _, _ in targets.by_check(numbers[pending[numbers]]):
         found[f"verdicts-pending/{name}"] = Condition(
             f"too few regions speak about targets of check {name}: the last verdicts stand",
             grace_ms(resources.checks[name]),

@@ -14,7 +14,7 @@ and pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from types import MappingProxyType
 
 import numpy as np
@@ -43,7 +43,7 @@ from .events import (
 )
 from .evidence import Evidence
 from .picture import Picture, agent_views, region_views
-from .targets import Targets, keys_of
+from .targets import Targets
 from .verdicts import Verdicts
 from .views import AgentView, AlarmView, Assigned, RegionView, VerdictView
 
@@ -101,7 +101,7 @@ class Engine:
 
     def _reconfigure(self, resources: Resources, now: Now) -> list[Effect]:
         """Take over resources, regions and, once it came, what the store has."""
-        before, self._resources = self._resources, resources
+        self._resources = resources
         capacity = self._targets.capacity
         changes = self._targets.update(resources, self._met, now.mono_ms)
         if self._targets.capacity > capacity:
@@ -111,11 +111,11 @@ class Engine:
         gone = [number for _, number in changes.removed] + [old for old, _ in changes.moved]
         self._evidence.clear(np.array(gone, dtype=np.intp))
         self._verdicts.clear(np.array(gone, dtype=np.intp))
-        changed = self._evidence.judge_again(changes.thresholds, now.mono_ms)
+        retimed = np.array(changes.retimed, dtype=np.intp)
+        changed = self._evidence.judge_again(retimed, now.mono_ms)
 
-        dirty = {
-            name for name, config in resources.pools.items() if before.pools.get(name) != config
-        }
+        dirty = set(changes.pools)
+        gone_keys: Set[TargetKey] = {key for key, _ in changes.removed}
         if self._configured and (stored := self._stored) is not None:
             self._stored = None
             alike = self._verdicts.restore(stored.verdicts)
@@ -125,6 +125,7 @@ class Engine:
             self._pools, self._routes = dict(stored.pools), dict(stored.routes)
             self._alarms.restore(stored.alarms)
             changed, dirty = self._targets.numbers(), set(resources.pools)
+            gone_keys = self._verdicts.stored()
         if self._configured:
             self._pools = {
                 name: self._pools[name] for name in self._pools if name in resources.pools
@@ -139,8 +140,8 @@ class Engine:
             }
         added = np.array([self._targets.number(key) for key in changes.added], dtype=np.intp)
         moved = np.array([new for _, new in changes.moved], dtype=np.intp)
-        numbers = np.unique(np.concatenate((changed, changes.rejudged, added, moved)))
-        return self._evaluate(numbers, now, pools=dirty, routes=True, alarms=True)
+        numbers = np.unique(np.concatenate((changed, retimed, added, moved)))
+        return self._evaluate(numbers, now, gone=gone_keys, pools=dirty, routes=True, alarms=True)
 
     # ---- the one evaluation ------------------------------------------------------------------
 
@@ -149,6 +150,7 @@ class Engine:
         numbers: NDArray[np.intp],
         now: Now,
         *,
+        gone: Iterable[TargetKey] = (),
         pools: Iterable[str] = (),
         routes: bool = False,
         alarms: bool = False,
@@ -163,8 +165,7 @@ class Engine:
             effects += records
             for key in turned:
                 dirty.update(self._targets.pools_of[key])
-        if routes:
-            effects += self._verdicts.forget()
+        effects += self._verdicts.forget(gone)
         for name in sorted(dirty):
             effects += self._judge_pool(name, now)
         if routes:
@@ -178,13 +179,9 @@ class Engine:
 
     def _judge_pool(self, name: str, now: Now) -> list[Effect]:
         config, published = self._resources.pools[name], self._pools.get(name)
-        checks = self._resources.checks
         state = pool.judge(
             config,
-            [
-                [self._verdicts.health(key) for key in keys_of(config, address, checks)]
-                for address in config.addresses
-            ],
+            [[self._verdicts.health(key) for key in keys] for keys in self._targets.of_pool(name)],
             published,
             patient=published is None and self._is_patient(name, now),
             generation=self._generation,

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from gtm.state import VerdictRecord
+from gtm.state import VerdictRecord, Vote, VoteRecord
 
 from .agents import Agent
 from .events import FAILURE, NO_OPINION, NONE, SUCCESS, Digest, Frame
@@ -30,6 +30,7 @@ COVERED_MS = 250
 
 Both instants are reckoned from ages, so they differ by how long the frames travelled.
 """
+_VOTES: tuple[Vote, ...] = ("none", "up", "down")
 _NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 
 Numbers = NDArray[np.intp]
@@ -52,6 +53,21 @@ class Region:
         """Make room for `capacity` targets."""
         more = capacity - len(self.vote)
         self.vote, self.stored, self.voted_ms = (np.pad(c, (0, more)) for c in self.columns())
+
+    def witness(self, number: int) -> Agent | None:
+        """The agent heard last about a target, of those whose last word has not lapsed."""
+        heard = [agent for agent in self.agents.values() if agent.last.item(number) != NONE]
+        if len(heard) < 2:
+            return heard[0] if heard else None
+        return max(heard, key=lambda agent: agent.heard.item(number))
+
+    def silence(self, number: int) -> str:
+        """Why there is no such agent."""
+        if self.stored[number] != NO_VOTE:
+            return "stored vote, nothing heard since the start"
+        if any(agent.was_heard(number) for agent in self.agents.values()):
+            return "nothing heard for longer than the grace"
+        return "no result yet" if self.agents else "no agent"
 
 
 class Tally(Struct, frozen=True):
@@ -313,31 +329,38 @@ class Evidence:
                     return True
         return False
 
-    def show(self, region: str, number: int, now_ms: int) -> RegionVoteView:
+    def record(self, region: str, number: int) -> VoteRecord:
         """A region's vote on a target, with the evidence of the agent heard last about it."""
         place = self.regions.get(region)
         if place is None:
-            return RegionVoteView(region=region, vote="none", reason="no agent")
-        vote = NAMES[place.vote[number]]
-        heard = [agent for agent in place.agents.values() if agent.last[number] != NONE]
-        if not heard:
-            reason = "no result yet" if place.agents else "no agent"
-            if place.stored[number] != NO_VOTE:
-                reason = "stored vote, nothing heard since the start"
-            elif any(agent.was_heard(number) for agent in place.agents.values()):
-                reason = "nothing heard for longer than the grace"
-            return RegionVoteView(region=region, vote=vote, reason=reason)  # type: ignore[arg-type]
-        agent = max(heard, key=lambda one: int(one.heard[number]))
-        fine = vote == "up" and agent.last[number] == SUCCESS
+            return VoteRecord(vote="none", reason="no agent")
+        vote: Vote = _VOTES[place.vote.item(number)]
+        agent = place.witness(number)
+        if agent is None:
+            return VoteRecord(vote=vote, reason=place.silence(number))
+        last = agent.last.item(number)
+        return VoteRecord(
+            vote=vote,
+            streak=agent.streak.item(number),
+            reason="" if vote == "up" and last == SUCCESS else agent.reason_text(number),
+            rtt_us=agent.rtt.item(number),
+        )
+
+    def show(self, region: str, number: int, now_ms: int) -> RegionVoteView:
+        """The same with age, phases, and how many agents have an opinion."""
+        record, place = self.record(region, number), self.regions.get(region)
+        agent = None if place is None else place.witness(number)
+        if place is None or agent is None:
+            return RegionVoteView(region=region, vote=record.vote, reason=record.reason)
         return RegionVoteView(
             region=region,
-            vote=vote,  # type: ignore[arg-type]
-            streak=int(agent.streak[number]),
-            reason="" if fine else agent.reason_text(number),
-            rtt_us=int(agent.rtt[number]),
-            age_s=max(0, now_ms - int(agent.heard[number])) / 1000,
+            vote=record.vote,
+            streak=record.streak,
+            reason=record.reason,
+            rtt_us=record.rtt_us,
+            age_s=max(0, now_ms - agent.heard.item(number)) / 1000,
             phases=agent.phases_of(number),
-            agents=sum(bool(one.opinion[number]) for one in heard),
+            agents=sum(bool(one.opinion[number]) for one in place.agents.values()),
         )
 
     def _vote(self, place: Region, numbers: NDArray[Any], now_ms: int) -> Numbers:

@@ -7,8 +7,8 @@ of the old probe can never count for the new one; numbers out of use rest before
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
@@ -29,7 +29,8 @@ from .views import Assigned
 REUSE_AFTER_MS = 600_000
 """How long a number out of use rests: far longer than any stream keeps an old assignment."""
 FIRST_CAPACITY = 64
-_NOBODY = Electorate(regions=(), voters=1, downs=1, share="")
+
+Numbers = NDArray[np.intp]
 
 
 @lru_cache(maxsize=4096)
@@ -61,6 +62,11 @@ def probe_digest(check: Check, port: int) -> str:
     return _digest(check.type, port, check.options)
 
 
+@lru_cache(maxsize=1024)
+def _together(regions: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(regions)
+
+
 def keys_of(pool: Pool, address: Address, checks: Mapping[str, Check]) -> tuple[TargetKey, ...]:
     """The targets of one address of `pool`; none for addresses whose mode is not smart."""
     if address.mode != "smart":
@@ -82,7 +88,6 @@ class Columns:
         self.fall: NDArray[np.int32] = np.ones(capacity, dtype=np.int32)
         self.rise: NDArray[np.int32] = np.ones(capacity, dtype=np.int32)
         self.check: NDArray[np.int32] = np.zeros(capacity, dtype=np.int32)
-        self.electorate: NDArray[np.int32] = np.zeros(capacity, dtype=np.int32)
         self.scratch: NDArray[np.int64] = np.zeros(capacity, dtype=np.int64)
 
     def grown(self, capacity: int) -> Columns:
@@ -96,14 +101,23 @@ class Columns:
 class Changes(Struct, frozen=True, kw_only=True):
     """What a new configuration did to targets; `moved` maps old numbers to new ones.
 
-    `thresholds`: other fall or rise; `rejudged`: other electorate.
+    `retimed` are numbers whose check changed in anything but the probe, its electorate included;
+    `pools` those that are new, have changed, or name other targets than before.
     """
 
+    pools: tuple[str, ...] = ()
     added: tuple[TargetKey, ...] = ()
     removed: tuple[tuple[TargetKey, int], ...] = ()
     moved: tuple[tuple[int, int], ...] = ()
-    thresholds: NDArray[np.intp]
-    rejudged: NDArray[np.intp]
+    retimed: tuple[int, ...] = ()
+
+
+class _Named(Struct, frozen=True):
+    """A pool as it was last seen, and the targets of each of its addresses."""
+
+    pool: Pool
+    ports: tuple[int | None, ...]
+    keys: tuple[tuple[TargetKey, ...], ...]
 
 
 class Targets:
@@ -112,11 +126,13 @@ class Targets:
     def __init__(self) -> None:
         self.version = 0
         self.columns = Columns(FIRST_CAPACITY)
-        self.electorates: list[Electorate] = [_NOBODY]
-        self.check_names: list[str] = []
         self.pools_of: dict[TargetKey, tuple[str, ...]] = {}
         self._assigned: dict[TargetKey, Assigned] = {}
+        self._named: dict[str, _Named] = {}
         self._checks: dict[str, tuple[Check, Electorate]] = {}
+        self._places: dict[str, int] = {}  # of checks in use, in `columns.check`
+        self._free: list[int] = []
+        self._uses: Counter[str] = Counter()
         self._key: list[TargetKey | None] = []
         self._resting: deque[tuple[int, int]] = deque()
 
@@ -129,10 +145,17 @@ class Targets:
         """Every target and how to probe it; read-only."""
         return MappingProxyType(self._assigned)
 
+    def of_pool(self, pool: str) -> tuple[tuple[TargetKey, ...], ...]:
+        """The targets of each address of a pool, in the order of its addresses."""
+        return self._named[pool].keys
+
     def number(self, key: TargetKey) -> int | None:
         """The number of a target; None where nobody names it."""
         found = self._assigned.get(key)
         return None if found is None else found.number
+
+    def __contains__(self, key: TargetKey) -> bool:
+        return key in self._assigned
 
     def key(self, number: int) -> TargetKey:
         """The target that has `number` now."""
@@ -149,92 +172,144 @@ class Targets:
         """Who votes on a target."""
         return self._checks[key.check][1]
 
-    def numbers(self) -> NDArray[np.intp]:
+    def numbers(self) -> Numbers:
         """All numbers in use."""
         return np.flatnonzero(self.columns.max_age >= 0)
 
+    def voting(self) -> set[str]:
+        """Every region that some target's check names."""
+        return {region for name in self._uses for region in self._checks[name][1].regions}
+
+    def by_check(self, numbers: Numbers) -> Iterator[tuple[str, Electorate, Numbers]]:
+        """`numbers` in groups of one check, with its name and those who vote on it."""
+        if numbers.size == 0:
+            return
+        place = self.columns.check[numbers]
+        order = np.argsort(place, kind="stable")
+        place, numbers = place[order], numbers[order]
+        for group in np.split(numbers, np.flatnonzero(np.diff(place)) + 1):
+            name = self.key(int(group[0])).check
+            yield name, self._checks[name][1], group
+
+    # ---- a new configuration -----------------------------------------------------------------
+
     def update(self, resources: Resources, met: frozenset[str], now_ms: int) -> Changes:
-        """Take over a configuration; what the columns of others must do is in the answer."""
+        """Take over a configuration; what the columns of others must do is in the answer.
+
+        Work is in proportion to the pools and checks that changed.
+        """
         everybody = tuple(resources.regions) or tuple(met)
         checks = {
             name: (check, electorate(check, everybody)) for name, check in resources.checks.items()
         }
-        named: dict[TargetKey, list[str]] = {}
-        for pool_name, pool in resources.pools.items():
-            for address in pool.addresses:
-                for key in keys_of(pool, address, resources.checks):
-                    named.setdefault(key, []).append(pool_name)
-
-        removed = tuple(
-            (key, self._release(key, now_ms)) for key in list(self._assigned) if key not in named
-        )
         other = {name for name, value in checks.items() if self._checks.get(name) != value}
+        pools, looked_at = self._name(resources)
+        if places := [self._places[name] for name in other if name in self._places]:
+            numbers = self.numbers()
+            numbers = numbers[np.isin(self.columns.check[numbers], places)]
+            looked_at |= {self.key(number): None for number in numbers.tolist()}
+        self._checks = checks
+
         added: list[TargetKey] = []
+        removed: list[tuple[TargetKey, int]] = []
         moved: list[tuple[int, int]] = []
-        touched: list[int] = []
-        for key in named:
+        retimed: list[int] = []
+        for key in looked_at:
             was = self._assigned.get(key)
-            if was is not None and key.check not in other:
+            if key not in self.pools_of:
+                if was is not None:
+                    removed.append((key, self._release(key, now_ms)))
                 continue
-            check, who = checks[key.check]
+            check = checks[key.check][0]
             if was is None:
-                number = self._allot(key, now_ms)
+                self._assign(key, self._allot(key, now_ms))
                 added.append(key)
             elif (was.type, was.options) != (check.type, check.options):
                 self._release(key, now_ms)
                 number = self._allot(key, now_ms)
+                self._assign(key, number)
                 moved.append((was.number, number))
-            else:
-                number = was.number
-                touched.append(number)
-            self._assigned[key] = Assigned(
-                number=number,
-                key=key,
-                type=check.type,
-                options=check.options,
-                interval_ms=check.interval.ms,
-                timeout_ms=check.timeout.ms,
-                fall=check.fall,
-                rise=check.rise,
-                regions=frozenset(who.regions),
-            )
-        if added or removed or moved or touched:
+            elif key.check in other:
+                self._assign(key, was.number)
+                retimed.append(was.number)
+        if added or removed or moved or retimed:
             self.version += 1
-        before = self.columns.fall.copy(), self.columns.rise.copy()
-        rejudged = np.array(touched, dtype=np.intp)
-        self._checks = checks
-        self.pools_of = {key: tuple(dict.fromkeys(pools)) for key, pools in named.items()}
-        self._fill()
-        is_other = self.columns.fall[rejudged] != before[0][rejudged]
-        is_other |= self.columns.rise[rejudged] != before[1][rejudged]
+            self._time([*added, *map(self.key, retimed), *(self.key(new) for _, new in moved)])
         return Changes(
+            pools=tuple(pools),
             added=tuple(added),
-            removed=removed,
+            removed=tuple(removed),
             moved=tuple(moved),
-            thresholds=rejudged[is_other],
-            rejudged=rejudged,
+            retimed=tuple(retimed),
         )
 
-    def _fill(self) -> None:
-        """Write every check's timing into the rows of its targets."""
+    def _name(self, resources: Resources) -> tuple[list[str], dict[TargetKey, None]]:
+        """Note which pools name which targets; the pools that changed, and all their targets."""
+        changed: list[str] = []
+        looked_at: dict[TargetKey, None] = {}
+        for name in [name for name in self._named if name not in resources.pools]:
+            looked_at |= self._unname(name)
+        for name, pool in resources.pools.items():
+            ports = tuple(
+                resources.checks[one].port if one in resources.checks else None
+                for one in pool.checks
+            )
+            was = self._named.get(name)
+            if was is not None:
+                if was.ports == ports and (was.pool is pool or was.pool == pool):
+                    continue
+                looked_at |= self._unname(name)
+            changed.append(name)
+            keys = tuple(keys_of(pool, address, resources.checks) for address in pool.addresses)
+            self._named[name] = _Named(pool, ports, keys)
+            for key in dict.fromkeys(key for of_address in keys for key in of_address):
+                self.pools_of[key] = tuple(sorted((*self.pools_of.get(key, ()), name)))
+                looked_at[key] = None
+        return changed, looked_at
+
+    def _unname(self, pool: str) -> dict[TargetKey, None]:
+        keys = dict.fromkeys(key for of_address in self._named.pop(pool).keys for key in of_address)
+        for key in keys:
+            rest = tuple(name for name in self.pools_of[key] if name != pool)
+            if rest:
+                self.pools_of[key] = rest
+            else:
+                del self.pools_of[key]
+        return keys
+
+    def _assign(self, key: TargetKey, number: int) -> None:
+        check, who = self._checks[key.check]
+        self._assigned[key] = Assigned(
+            number=number,
+            key=key,
+            type=check.type,
+            options=check.options,
+            interval_ms=check.interval.ms,
+            timeout_ms=check.timeout.ms,
+            fall=check.fall,
+            rise=check.rise,
+            regions=_together(who.regions),
+        )
+
+    def _time(self, keys: Iterable[TargetKey]) -> None:
+        """Write the timing of their checks into the rows of `keys`."""
         rows: dict[str, list[int]] = {}
-        for key, assigned in self._assigned.items():
-            rows.setdefault(key.check, []).append(assigned.number)
-        places: dict[Electorate, int] = {_NOBODY: 0}
+        for key in keys:
+            rows.setdefault(key.check, []).append(self._assigned[key].number)
         columns = self.columns
-        for place, (name, numbers) in enumerate(rows.items()):
-            check, who = self._checks[name]
-            columns.check[numbers] = place
+        for name, numbers in rows.items():
+            check = self._checks[name][0]
+            columns.check[numbers] = self._places[name]
             columns.interval[numbers] = check.interval.ms
             columns.max_age[numbers] = 2 * check.interval.ms
             columns.grace[numbers] = grace_ms(check)
             columns.fall[numbers] = check.fall
             columns.rise[numbers] = check.rise
-            columns.electorate[numbers] = places.setdefault(who, len(places))
-        self.electorates = list(places)
-        self.check_names = list(rows)
 
     def _allot(self, key: TargetKey, now_ms: int) -> int:
+        self._uses[key.check] += 1
+        if key.check not in self._places:
+            self._places[key.check] = self._free.pop() if self._free else len(self._places)
         if self._resting and now_ms - self._resting[0][0] >= REUSE_AFTER_MS:
             number = self._resting.popleft()[1]
             self._key[number] = key
@@ -245,22 +320,12 @@ class Targets:
         return len(self._key) - 1
 
     def _release(self, key: TargetKey, now_ms: int) -> int:
+        self._uses[key.check] -= 1
+        if not self._uses[key.check]:
+            del self._uses[key.check]
+            self._free.append(self._places.pop(key.check))
         number = self._assigned.pop(key).number
         self._key[number] = None
         self.columns.max_age[number] = -1
         self._resting.append((now_ms, number))
         return number
-
-
-def by_electorate(
-    targets: Targets, numbers: NDArray[np.intp]
-) -> Iterator[tuple[Electorate, NDArray[np.intp]]]:
-    """`numbers` in groups that one electorate judges."""
-    if numbers.size == 0:
-        return
-    place = targets.columns.electorate[numbers]
-    order = np.argsort(place, kind="stable")
-    place, numbers = place[order], numbers[order]
-    cuts = np.flatnonzero(np.diff(place)) + 1
-    for group in np.split(numbers, cuts):
-        yield targets.electorates[targets.columns.electorate[group[0]]], group

@@ -18,7 +18,7 @@ from .events import Now, PublishVerdict, TargetKey
 from .evidence import Evidence
 from .hysteresis import DOWN, NO_VOTE
 from .quorum import decide, decide_columns
-from .targets import Targets, by_electorate, grace_ms, probe_digest
+from .targets import Targets, grace_ms, probe_digest
 
 HEALTH: tuple[Health, ...] = ("unknown", "up", "down")
 """Verdicts by their code in columns."""
@@ -86,9 +86,13 @@ class Verdicts:
         )
         self.pending = np.pad(self.pending, (0, more), constant_values=True)
 
-    def forget(self) -> list[PublishVerdict]:
-        """Delete the records of targets that nobody names any more."""
-        gone = sorted(key for key in self._stored if self._targets.number(key) is None)
+    def stored(self) -> frozenset[TargetKey]:
+        """The targets that the store has a record of."""
+        return frozenset(self._stored)
+
+    def forget(self, keys: Iterable[TargetKey]) -> list[PublishVerdict]:
+        """Delete the records of those of `keys` that nobody names any more."""
+        gone = sorted(key for key in self._stored.intersection(keys) if key not in self._targets)
         self._stored.difference_update(gone)
         return [PublishVerdict(target=key, record=None) for key in gone]
 
@@ -96,7 +100,7 @@ class Verdicts:
         """Judge `numbers` again: whose verdict turned, and the records to write, by target."""
         turned: list[TargetKey] = []
         effects: list[PublishVerdict] = []
-        for who, group in by_electorate(self._targets, numbers):
+        for _, who, group in self._targets.by_check(numbers):
             tally = self._evidence.tally(who.regions, group)
             standing = self.code[group]
             verdict, pending = decide_columns(who, tally.ups, tally.downs, standing)
@@ -130,10 +134,7 @@ class Verdicts:
                 first_failed = now.wall_s - (now.mono_ms - failed_ms) / 1000
         votes: dict[str, VoteRecord] = {}
         for region in who.regions:
-            vote = self._evidence.show(region, number, now.mono_ms)
-            votes[region] = VoteRecord(
-                vote=vote.vote, streak=vote.streak, reason=vote.reason, rtt_us=vote.rtt_us
-            )
+            votes[region] = self._evidence.record(region, number)
         return VerdictRecord(
             verdict=HEALTH[self.code[number]],
             since=float(self.since[number]),
