@@ -59,7 +59,7 @@ TAKEN: list[tuple[str, Callable[[Ports], int], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("what", "number", "kind", "flag"), TAKEN, ids=lambda value: str(value))
+@pytest.mark.parametrize(("what", "number", "kind", "flag"), TAKEN, ids=[one[0] for one in TAKEN])
 def test_a_port_in_use(
     ports: Ports,
     tmp_path: Path,
