@@ -61,6 +61,11 @@ class Gateway(AgentsServicer):
         """The live streams."""
         return tuple(self._streams.values())
 
+    def close(self) -> None:
+        """End every stream: the coordinator stops."""
+        for stream in self._streams.values():
+            stream.end(Ended(grpc.StatusCode.UNAVAILABLE, "this coordinator stops", "stopping"))
+
     def _assign(self) -> None:
         for stream in self._streams.values():
             stream.assign(self._judge.engine.assigned(stream.region))

@@ -109,6 +109,8 @@ class Coordinator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = asyncio.Event()
         self.election: Election
+        self.gateway: Gateway
+        self.applier: Applier
 
     # ---- start and end -------------------------------------------------------------------------
 
@@ -162,13 +164,14 @@ class Coordinator:
         def coordinators() -> set[str]:
             return {address, *(one.address for one in self._members.coordinators())}
 
-        gateway = Gateway(
+        self.gateway = Gateway(
             self.id,
             self.judge,
             self._membership,
             coordinators=coordinators,
             met=self.publisher.met,
         )
+        self._stack.callback(self.gateway.close)
         replicas = Replicas(coordinators)
         status = Status(
             self.id,
@@ -177,12 +180,14 @@ class Coordinator:
             self._members,
             self.engine,
             replicas,
-            lambda: gateway.streams,
+            lambda: self.gateway.streams,
         )
-        applier = Applier(self._store, self.mirror, Planner(self._store, self._policy))
-        operator = Operator(self._store, self.mirror, applier, self.judge, self._policy, status)
+        self.applier = Applier(self._store, self.mirror, Planner(self._store, self._policy))
+        operator = Operator(
+            self._store, self.mirror, self.applier, self.judge, self._policy, status
+        )
         agent_pb2_grpc.add_AgentsServicer_to_server(  # type: ignore[no-untyped-call]
-            gateway, self._server
+            self.gateway, self._server
         )
         operator_pb2_grpc.add_OperatorServicer_to_server(  # type: ignore[no-untyped-call]
             operator, self._server

@@ -1,0 +1,94 @@
+"""Assignments beyond one message, and the bounds of one stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coordinator import assignment
+from coordinator.assignment import Assignment, UsedUp
+from coordinator.events import TargetKey
+from coordinator.views import Assigned
+
+ABLE = ("http", "family:ipv4")
+
+
+def target(number: int, **more: int) -> Assigned:
+    timing = {"interval_ms": 1_000, "timeout_ms": 500, "fall": 2, "rise": 2, **more}
+    key = TargetKey("web", f"192.0.2.{number}", 80)
+    return Assigned(
+        number=number, key=key, type="http", options="{}", regions=frozenset({"eu"}), **timing
+    )
+
+
+def test_a_large_set_goes_in_several_messages_that_build_on_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assignment, "MAX_PER_MESSAGE", 2)
+    made = Assignment(ABLE)
+    made.refresh([target(n) for n in range(5)])
+    sent = list(made.messages())
+    assert [(one.base, one.revision, len(one.set)) for one in sent] == [
+        (0, 1, 2),
+        (1, 2, 2),
+        (2, 3, 1),
+    ]
+    rows = np.array([0, 4], dtype=np.int64)
+    for revision in (1, 2, 3):  # all of them one step: a digest may speak of any
+        known, numbers = made.take(revision, rows)
+        assert list(known) == [True, True]
+        assert list(numbers) == [0, 4]
+    made.refresh([])
+    assert [len(one.remove) for one in made.messages()] == [2, 2, 1]
+    assert not made.take(6, rows)[0].any()
+
+
+def test_an_empty_set_is_a_snapshot_too() -> None:
+    made = Assignment(ABLE)
+    made.refresh([])
+    assert [(one.base, one.revision) for one in made.messages()] == [(0, 1)]
+    assert list(made.messages()) == []
+    assert not made.refresh([])
+
+
+def test_what_goes_while_a_set_is_being_sent_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "MAX_PER_MESSAGE", 1)
+    made = Assignment(ABLE)
+    made.refresh([target(1), target(2)])
+    messages = made.messages()
+    assert len(next(messages).set) == 1
+    made.refresh([target(1)])
+    assert [len(one.set) for one in messages] == [0]
+    assert list(made.messages()) == []
+
+
+def test_a_number_that_another_target_got_means_another_index() -> None:
+    made = Assignment(ABLE)
+    made.refresh([target(1)])
+    list(made.messages())
+    other = Assigned(
+        number=1,
+        key=TargetKey("web", "192.0.2.9", 80),
+        type="http",
+        options="{}",
+        interval_ms=1_000,
+        timeout_ms=500,
+        fall=2,
+        rise=2,
+        regions=frozenset(),
+    )
+    made.refresh([other])
+    (delta,) = made.messages()
+    assert [one.index for one in delta.set] == [1]
+    assert list(delta.remove) == [0]
+    known, numbers = made.take(2, np.array([0, 1], dtype=np.int64))
+    assert list(known) == [False, True]
+    assert list(numbers) == [1]
+
+
+def test_a_stream_that_used_up_its_indexes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "MAX_INDEXES", 1)
+    made = Assignment(ABLE)
+    made.refresh([target(1), target(2)])
+    with pytest.raises(UsedUp):
+        list(made.messages())
