@@ -42,7 +42,7 @@ class Agent:
         self.covered: NDArray[np.int64] = np.full(capacity, NEVER, dtype=np.int64)
         self.rtt: NDArray[np.uint32] = np.zeros(capacity, dtype=np.uint32)
         self.reason: NDArray[np.uint16] = np.zeros(capacity, dtype=np.uint16)
-        self.phases: NDArray[np.uint32] | None = None
+        self.phases: NDArray[np.uint32] | None = None  # a row for each target
         self.streams = 0
         self.results = 0
         self.old = 0
@@ -71,12 +71,14 @@ class Agent:
         """Keep the phase times of the rows; None where no row has any."""
         if phases is None:
             if self.phases is not None:
-                self.phases[:, target] = 0
+                self.phases[target] = 0
             return
         if self.phases is None:
-            self.phases = np.zeros((len(phases), len(self.opinion)), dtype=np.uint32)
-        for kept, phase in zip(self.phases, phases, strict=True):
-            kept[target] = phase
+            self.phases = np.zeros((len(self.opinion), len(phases)), dtype=np.uint32)
+        rows = np.empty((len(target), len(phases)), dtype=np.uint32)
+        for place, phase in enumerate(phases):
+            rows[:, place] = phase
+        self.phases[target] = rows
 
     def lapse(self, grace: NDArray[np.int64], now_ms: int) -> Numbers:
         """End opinions and streaks that are older than `grace`; whose opinion went."""
@@ -94,7 +96,7 @@ class Agent:
         for name in _COLUMNS:
             getattr(self, name)[numbers] = NEVER if name in ("heard", "covered") else 0
         if self.phases is not None:
-            self.phases[:, numbers] = 0
+            self.phases[numbers] = 0
 
     def grow(self, capacity: int) -> None:
         """Make room for `capacity` targets."""
@@ -103,7 +105,7 @@ class Agent:
             fill = NEVER if name in ("heard", "covered") else 0
             setattr(self, name, np.pad(getattr(self, name), (0, more), constant_values=fill))
         if self.phases is not None:
-            self.phases = np.pad(self.phases, ((0, 0), (0, more)))
+            self.phases = np.pad(self.phases, ((0, more), (0, 0)))
 
     # ---- what is shown -----------------------------------------------------------------------
 
@@ -119,7 +121,7 @@ class Agent:
         """DNS, connect, TLS, first byte and body of the last probe, in microseconds."""
         if self.phases is None:
             return (0, 0, 0, 0, 0)
-        dns, connect, tls, first_byte, body = (int(us) for us in self.phases[:, number])
+        dns, connect, tls, first_byte, body = (int(us) for us in self.phases[number])
         return (dns, connect, tls, first_byte, body)
 
     def _intern(self, text: str) -> int:

@@ -210,7 +210,9 @@ class Evidence:
         for rows in rounds(target, columns.scratch):
             where, what, when = target[rows], outcome[rows], ended[rows]
             before = agent.opinion[where]
-            base = np.where(before == NO_VOTE, place.stored[where], before)
+            base = before
+            if not before.all():
+                base = np.where(before == NO_VOTE, place.stored[where], before)
             if streak is None:
                 length = streaks(agent.last[where], agent.streak[where], what)
                 starts = length == 1
@@ -220,13 +222,19 @@ class Evidence:
                 goes_on = (agent.last[where] == what) & (length >= agent.streak[where])
                 began = when - (length - 1) * columns.interval[where]
                 agent.began[where] = np.where(goes_on, agent.began[where], began)
-            after = opinions(base, what, length, columns.fall[where], columns.rise[where])
-            agent.opinion[where] = after
+            after = base.copy()
+            rest = np.flatnonzero((what != SUCCESS) | (base != UP))  # a success keeps up up
+            if rest.size:
+                some = where[rest]
+                after[rest] = opinions(
+                    base[rest], what[rest], length[rest], columns.fall[some], columns.rise[some]
+                )
             agent.last[where] = what
             agent.streak[where] = length
             agent.heard[where] = np.maximum(agent.heard[where], when)
-            differs = after != before
-            if differs.any():
+            differs = np.flatnonzero(after != before)
+            if differs.size:
+                agent.opinion[where[differs]] = after[differs]
                 changed.append(self._vote(place, where[differs], now_ms))
         return _union(changed)
 

@@ -90,7 +90,7 @@ def rounds(target: Ints, scratch: Ints) -> Iterator[slice | Ints]:
     count = len(target)
     if count == 0:
         return
-    position = np.arange(count)
+    position = np.arange(count, dtype=scratch.dtype)
     scratch[target[::-1]] = position[::-1]  # the last write stays: the first row of each target
     first = scratch[target] == position
     if first.all():

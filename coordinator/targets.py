@@ -88,7 +88,7 @@ class Columns:
         self.fall: NDArray[np.int32] = np.ones(capacity, dtype=np.int32)
         self.rise: NDArray[np.int32] = np.ones(capacity, dtype=np.int32)
         self.check: NDArray[np.int32] = np.zeros(capacity, dtype=np.int32)
-        self.scratch: NDArray[np.int64] = np.zeros(capacity, dtype=np.int64)
+        self.scratch: NDArray[np.int32] = np.zeros(capacity, dtype=np.int32)
 
     def grown(self, capacity: int) -> Columns:
         """A copy with room for `capacity` targets."""
