@@ -16,7 +16,7 @@ from collections import OrderedDict
 from msgspec import Struct
 
 from gtm import codec, keys
-from gtm.errors import OutcomeUnknown, StoreError
+from gtm.errors import GtmError, OutcomeUnknown, StoreError
 from gtm.ports import Problem
 from gtm.state import Head
 from gtm.store import Compare, Item, Store, packed
@@ -136,7 +136,7 @@ class _Run:
                 if (head := await self._write(found)) is not None:
                     return self._ended(view, found, head)
                 view = await self._mirror.fresh()
-            except (StoreError, TimeoutError) as error:
+            except (GtmError, TimeoutError) as error:
                 if not self._written and not self._maybe:
                     raise
                 return self._broken(view, str(error) or "no answer in time")

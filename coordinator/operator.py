@@ -17,7 +17,7 @@ import grpc.aio
 import msgspec
 
 from gtm import codec, keys, view
-from gtm.errors import Compacted, OutcomeUnknown, StoreDenied, StoreError
+from gtm.errors import Compacted, GtmError, OutcomeUnknown, StoreDenied, StoreError
 from gtm.ports import Policy, Question
 from gtm.store import Store
 from gtm.v1 import operator_pb2 as pb
@@ -65,11 +65,9 @@ def _call(
             code, sentence = refused.code, refused.sentence
         except Busy:
             code, sentence = Code.RESOURCE_EXHAUSTED, "too many applies wait: try again later"
-        except TimeoutError:
-            code, sentence = (
-                Code.DEADLINE_EXCEEDED,
-                "no answer in time (the policy, or the store): try again, or with less at once",
-            )
+        except TimeoutError as error:
+            said = str(error) or "the store did not answer in time: try again"
+            code, sentence = Code.DEADLINE_EXCEEDED, said
         except StoreDenied as error:
             code, sentence = Code.FAILED_PRECONDITION, f"etcd refuses the coordinator: {error}"
         except OutcomeUnknown as error:
@@ -79,6 +77,8 @@ def _call(
             )
         except StoreError as error:
             code, sentence = Code.UNAVAILABLE, f"the coordinator cannot reach etcd: {error}"
+        except GtmError as error:
+            code, sentence = Code.INTERNAL, str(error)
         raise AssertionError(await context.abort(code, sentence))
 
     return called
