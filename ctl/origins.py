@@ -1,7 +1,8 @@
 """Small real HTTP origins on loopback addresses, for the demo and for measurements.
 
-Each listens on its own address and can be stopped (connections are then refused) and started
-again. They run on one thread of their own, so that whoever asks and waits does not hold them up.
+Each listens on its own address and can be stopped (connections are then refused), struck dumb
+(connections open and nothing ever comes) and started again. They run on one thread of their own,
+so that whoever asks and waits does not hold them up.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Origins:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._servers: dict[str, asyncio.Server] = {}
+        self._dumb: set[str] = set()
         self._links: dict[str, set[asyncio.StreamWriter]] = {one: set() for one in self.addresses}
 
     def __enter__(self) -> Origins:
@@ -64,11 +66,16 @@ class Origins:
         """Let the origins at `addresses` refuse connections; open ones are broken off."""
         self._do(self._stop(addresses))
 
+    def mute(self, *addresses: str) -> None:
+        """Let the origins at `addresses` accept connections and never answer."""
+        self._dumb |= set(addresses)
+
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self, addresses: Iterable[str]) -> None:
         for address in addresses:
+            self._dumb.discard(address)
             if address in self._servers:
                 continue
             links = self._links[address]
@@ -81,7 +88,11 @@ class Origins:
             ) -> None:
                 links.add(writer)
                 try:
-                    await _answer(reader, writer, address)
+                    await reader.readuntil(b"\r\n\r\n")
+                    if address in self._dumb:
+                        await reader.read()  # until the other side gives up
+                    else:
+                        await _answer(writer, address)
                 except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                     pass
                 finally:
@@ -101,8 +112,7 @@ class Origins:
                 writer.transport.abort()
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
-    await reader.readuntil(b"\r\n\r\n")
+async def _answer(writer: asyncio.StreamWriter, address: str) -> None:
     body = f"origin {address}\n".encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     writer.write(head.encode() + body)
