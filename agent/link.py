@@ -100,6 +100,10 @@ class Link:
         """Whether the stream that is open has brought one."""
         self.coordinator_id = ""
         """"" while no stream is open."""
+        self.last_id = ""
+        """The coordinator of the last stream that was open."""
+        self.lost_ms = 0
+        """When that ended."""
         self.members: tuple[str, ...] = ()
         """The coordinators that the last welcome named."""
         self.acked = results.end
@@ -167,6 +171,7 @@ class Link:
             finally:
                 welcomed = self.open
                 if welcomed:
+                    self.lost_ms = self._runner.now_ms()
                     metrics.RECONNECTS.inc()
                 self._reset()
                 self._on_change()
@@ -214,6 +219,7 @@ class Link:
             raise Refused("its first message is no welcome")
         welcome = message.welcome
         self.coordinator_id = welcome.coordinator_id or self.address
+        self.last_id = self.coordinator_id
         self.members = tuple(welcome.coordinators)
         self._heartbeat_ms = max(100, welcome.heartbeat_ms or 1000)
         self._digest_ms = max(1000, welcome.digest_ms or 60_000)
@@ -297,7 +303,9 @@ class Link:
             self._digest_at_ms = now + self._digest_ms
         elif self._fresh:
             fresh, self._fresh = self._fresh, []
-            await self._digest(call, fresh)
+            known = [one for one in fresh if (at := self._runner.standing(one)) and at.outcome]
+            if known:  # by another coordinator's stream, or from before
+                await self._digest(call, known)
         pending = self._results.end - self._sent
         if pending and (now >= self._flush_at_ms or pending >= FRAME_ROWS):
             await self._flush(call)

@@ -11,6 +11,7 @@ import uuid
 
 import gtm
 from gtm.errors import StartError
+from gtm.forms import label
 from gtm.links import Tls, channel
 from gtm.telemetry import HttpDoor, transition
 
@@ -27,7 +28,7 @@ DRAIN_S = 1.0
 SPARE_FILES = 64
 """Files that probes leave to the rest of the process."""
 
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 log = logging.getLogger("agent")
 
 
@@ -70,19 +71,22 @@ def _room(wanted: int) -> int:
     return wanted
 
 
-def _name(what: str, text: str) -> str:
-    if not _LABEL.fullmatch(text):
-        raise StartError(
-            f"the agent's {what} {text!r} must be 1 to 63 letters, digits, - or _: give --{what}", 2
-        )
-    return text
-
-
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Probe for the coordinators until `stop` is set; StartError for what a user must mend."""
+    agent_id = settings.id or default_id()
+    if not _ID.fullmatch(agent_id):
+        raise StartError(
+            f"the agent's id {agent_id!r} is not 1 to 128 letters, digits, dots, dashes, colons "
+            "or underscores: give --id",
+            2,
+        )
+    try:
+        region = label(settings.region)
+    except ValueError as error:
+        raise StartError(f"{error}: give --region the name of a region", 2) from error
     hello = Hello(
-        region=_name("region", settings.region),
-        agent_id=_name("id", settings.id or default_id()),
+        region=region,
+        agent_id=agent_id,
         version=gtm.__version__,
         capabilities=(*types(), *_families()),
         incarnation=uuid.uuid4().hex,

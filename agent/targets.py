@@ -6,7 +6,7 @@ identity, and probed once. Decides nothing about when or how.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from gtm.v1 import agent_pb2
@@ -107,6 +107,6 @@ class Assigned:
         return len(self._targets)
 
 
-def union(assigned: Iterable[Assigned]) -> Mapping[Identity, Target]:
+def union(assigned: Iterable[Assigned]) -> dict[Identity, Target]:
     """The targets of all streams, each once; where timings differ the last stream's hold."""
     return {target.identity: target for one in assigned for target in one.targets()}

@@ -15,12 +15,18 @@ from gtm.telemetry import transition
 
 from . import metrics
 from .link import Hello, Link
+from .probes.base import Identity, Target
 from .results import ProbeResult, ResultLog
 from .runner import Runner
 from .targets import union
 
 MAX_LINKS = 16
 """Coordinators spoken to at once; further ones that a welcome names are left out."""
+SETTLE_S = 2.0
+"""A target that nobody assigns any more is probed for so long after the last change: a large set
+comes in parts, and one that a coordinator forgets for a moment should keep where it stands."""
+OWNED_MS = 10_000
+"""What a coordinator said holds for so long after its stream ended: who it is, whom it names."""
 
 log = logging.getLogger("agent")
 
@@ -48,6 +54,9 @@ class Uplink:
         self._assigned_ever = False
         self._due = False
         self._acked = asyncio.Event()
+        self._targets: dict[Identity, Target] = {}  # what the runner was told
+        self._seen: list[tuple[int, int]] = []
+        self._settling: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Open the streams of the settings."""
@@ -87,6 +96,8 @@ class Uplink:
     async def close(self) -> None:
         """End all streams."""
         self._due = True  # changes mean nothing from now on
+        if self._settling is not None:
+            self._settling.cancel()
         tasks = [task for _, task in self._links.values()]
         for task in tasks:
             task.cancel()
@@ -122,20 +133,37 @@ class Uplink:
         self._members()
         metrics.STREAMS.set(self.streams)
         live = [link.assigned for link, _ in self._links.values() if link.has_assignment]
-        if live:
-            self._assigned_ever = True
-            self._runner.assign(union(live))
+        seen = [(id(assigned), assigned.revision) for assigned in live]
+        if live and seen != self._seen:  # a large set is not joined again for nothing
+            self._seen, self._assigned_ever = seen, True
+            wanted = union(live)
+            self._assign({**self._targets, **wanted})
+            if len(self._targets) > len(wanted):
+                if self._settling is not None:
+                    self._settling.cancel()
+                self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
         self._release()
+
+    def _settle(self) -> None:
+        """Forget what no open stream assigns; nothing while none is open."""
+        live = [link.assigned for link, _ in self._links.values() if link.has_assignment]
+        if live:
+            self._assign(union(live))
+
+    def _assign(self, targets: dict[Identity, Target]) -> None:
+        self._targets = targets
+        self._runner.assign(targets)
 
     def _members(self) -> None:
         """Add links to coordinators that were named; drop those nobody names, and doubles."""
         owners: dict[str, str] = {}
         for address, (link, _) in list(self._links.items()):
-            if link.open and owners.setdefault(link.coordinator_id, address) != address:
-                self._same[address] = link.coordinator_id
+            if self._stands(link) and owners.setdefault(link.last_id, address) != address:
+                self._same[address] = link.last_id
                 self._remove(address)  # one coordinator under two names
         self._same = {address: id_ for address, id_ in self._same.items() if id_ in owners}
-        named = [member for link, _ in self._links.values() if link.open for member in link.members]
+        standing = [link for link, _ in self._links.values() if self._stands(link)]
+        named = [member for link in standing for member in link.members]
         wanted = dict.fromkeys((*self._configured, *named))
         for address in wanted:
             if address in self._links or address in self._same:
@@ -147,6 +175,11 @@ class Uplink:
         for address, (link, _) in list(self._links.items()):
             if address not in wanted and not link.open:
                 self._remove(address)
+
+    def _stands(self, link: Link) -> bool:
+        """Whether the link is open, or was until lately."""
+        lost = self._runner.now_ms() - link.lost_ms > OWNED_MS
+        return link.open or (bool(link.last_id) and not lost)
 
     def _release(self) -> None:
         """Let go of what every coordinator has."""
