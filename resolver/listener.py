@@ -13,7 +13,7 @@ import socket
 from gtm.errors import StartError
 
 from . import tcp, udp
-from .settings import endpoint
+from .settings import endpoint, shown
 from .tcp import Connection, Connections, TcpLimits
 from .udp import Answer, UdpDoor
 
@@ -57,15 +57,25 @@ class Listener:
         bound = self._bind()
         loop = asyncio.get_running_loop()
         self.doors = tuple(UdpDoor(over_udp, self._over_udp) for over_udp, _ in bound)
-        for _, over_tcp in bound:
-            server = await loop.create_server(
-                lambda: Connection(self.connections), sock=over_tcp, backlog=tcp.BACKLOG
-            )
-            self._servers.append(server)
+        try:
+            for _, over_tcp in bound:
+                server = await loop.create_server(
+                    lambda: Connection(self.connections), sock=over_tcp, backlog=tcp.BACKLOG
+                )
+                self._servers.append(server)
+        except OSError as error:  # somebody began to listen since it was bound
+            for pair in bound:
+                for sock in pair:
+                    sock.close()
+            self.doors = ()
+            await self.close()
+            raise StartError(
+                f"cannot listen for DNS over TCP: {error.strerror}; choose another with --listen"
+            ) from error
         for door in self.doors:
             door.open()
         self._sweeping = loop.create_task(self.connections.sweeping())
-        return tuple(_text(*door.address) for door in self.doors)
+        return tuple(shown(*door.address) for door in self.doors)
 
     async def close(self) -> None:
         """Close every door and connection; twice is as good as once."""
@@ -112,10 +122,6 @@ class Listener:
                     continue
                 why = _WHY.get(error.errno or 0, f"{error.strerror}; choose another with --listen")
                 raise StartError(
-                    f"cannot listen on {_text(host, port)} for DNS over {transport}: {why}"
+                    f"cannot listen on {shown(host, port)} for DNS over {transport}: {why}"
                 ) from error
         raise AssertionError("the last attempt returns or raises")
-
-
-def _text(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -40,7 +40,7 @@ from .meters import SILENT, Meters, Standing, Tally
 from .place import Locator
 from .report import Reporter
 from .responder import Transport, respond
-from .settings import Settings, endpoint
+from .settings import Settings, endpoint, shown
 from .snapshot import SnapshotRefused, SnapshotWriter, load, prepared
 from .table import AnswerTable, Serving, heard, not_ready
 from .tcp import TcpLimits
@@ -138,10 +138,10 @@ class Resolver:
         ProcessCollector(registry=registry)
         door = HttpDoor(self.unready, registry)
         host, port = endpoint(self.settings.http, "http")
-        self.http = f"{host}:{await door.start(host, port)}"
+        self.http = shown(host, await door.start(host, port))
         stack.push_async_callback(door.close)
-        self.reporter.start()
         stack.push_async_callback(self.reporter.close)
+        self.reporter.start()
         if self.writer is not None:
             writing = _kept("snapshot writer", self.writer.run)
             stack.push_async_callback(_ended, writing)

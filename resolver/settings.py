@@ -85,3 +85,8 @@ def endpoint(text: str, setting: str) -> tuple[str, int]:
             2,
         ) from None
     return str(address), int(port)
+
+
+def shown(host: str, port: int) -> str:
+    """An address as `endpoint` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -170,7 +170,11 @@ def prepared(data_dir: str, resolver_id: str) -> Path:
         raise StartError(
             f"cannot write in {folder}: {error.strerror}; choose another folder with --data-dir"
         ) from error
-    return folder / f"{safe}.snapshot"
+    path = folder / f"{safe}.snapshot"
+    for left in folder.glob(f".{path.name}.*"):  # by a process that was killed while it wrote
+        with contextlib.suppress(OSError):
+            left.unlink()
+    return path
 
 
 class SnapshotWriter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -50,6 +51,18 @@ async def until(condition: Callable[[], object], deadline_s: float = 5.0) -> Non
     while not condition():
         assert time.monotonic() < end, "the condition did not come true"
         await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def port() -> int:
+    """A port free for both transports and families, out of reach of the kernel's own choices."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")):
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    stack.enter_context(socket.socket(family, kind)).bind((host, port))
+            return port
 
 
 class Client:

@@ -77,8 +77,20 @@ async def store() -> AsyncIterator[MemoryStore]:
     await store.close()
 
 
+def dns_port() -> int:
+    """A port free for both transports and families, out of reach of the kernel's own choices."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    stack.enter_context(socket.socket(family, kind)).bind((host, port))
+            return port
+
+
 @pytest.fixture
-def settings(port: int, tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> Settings:
+    port = dns_port()
     return Settings(
         id="r1",
         listen=(f"127.0.0.1:{port}", f"[::1]:{port}"),

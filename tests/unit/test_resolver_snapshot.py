@@ -115,6 +115,15 @@ def test_an_id_makes_a_file_name_whatever_it_holds(tmp_path: Path) -> None:
     assert prepared(str(tmp_path), "../r 1").parent == tmp_path
 
 
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    path = prepared(str(tmp_path), "r1")
+    write(path, chunks(1, items(1), 1.0))
+    (tmp_path / f".{path.name}.half").write_bytes(b"half")
+    (tmp_path / ".r2.snapshot.half").write_bytes(b"of another")
+    assert prepared(str(tmp_path), "r1") == path
+    assert {one.name for one in tmp_path.iterdir()} == {"r1.snapshot", ".r2.snapshot.half"}
+
+
 class Source:
     """A state that grows; counts how often it was asked for."""
 
