@@ -276,11 +276,15 @@ class Evidence:
         return _union([self._vote(place, numbers, now_ms) for place in self.regions.values()])
 
     def restore(self, records: dict[int, VerdictRecord], now_ms: int) -> None:
-        """Let the votes of stored verdicts (by target number) count for one grace from now."""
+        """Let the votes of stored verdicts (by target number) count for one grace from now.
+
+        Only those that agree with their verdict: a record is as old as the verdict, and an old
+        vote against it could help a new one to flip what no quorum ever saw.
+        """
         self._restored_ms = now_ms
         for number, record in records.items():
             for name, vote in record.votes.items():
-                if vote.vote != "none" and (name in self.regions or self.admits(name, "")):
+                if vote.vote == record.verdict and (name in self.regions or self.admits(name, "")):
                     self._region(name).stored[number] = NAMES.index(vote.vote)
         numbers = np.array(list(records), dtype=np.intp)
         for place in self.regions.values():

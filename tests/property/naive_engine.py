@@ -70,7 +70,7 @@ class Naive:
             self.verdicts[target] = record.verdict
             if record.probe == self.probe:
                 for region, vote in record.votes.items():
-                    if vote != "none":
+                    if vote == record.verdict:
                         self.stored[region, target] = (vote, now)
                         self.votes[region, target] = vote
         self.judge()
