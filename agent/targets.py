@@ -6,6 +6,7 @@ identity, and probed once. Decides nothing about when or how.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ from .probes.base import Identity, Target, read_settings
 
 MAX_TARGETS = 200_000
 """Targets of one stream; further ones are refused and counted."""
+
+_versions = itertools.count(1)
 
 
 def types() -> tuple[str, ...]:
@@ -54,6 +57,8 @@ class Assigned:
 
     def __init__(self) -> None:
         self.revision = 0
+        self.version = 0
+        """Another one, in the whole process, after each change."""
         self.refused = 0
         """Targets refused because of MAX_TARGETS, in all."""
         self._targets: dict[int, Target] = {}
@@ -70,6 +75,7 @@ class Assigned:
             self._targets.clear()
             self._indexes.clear()
         self.revision = message.revision
+        self.version = next(_versions)
         for index in message.remove:
             self._forget(index)
         came = []

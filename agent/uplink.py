@@ -55,7 +55,7 @@ class Uplink:
         self._due = False
         self._acked = asyncio.Event()
         self._targets: dict[Identity, Target] = {}  # what the runner was told
-        self._seen: list[tuple[int, int]] = []
+        self._seen: list[int] = []
         self._settling: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -133,7 +133,7 @@ class Uplink:
         self._members()
         metrics.STREAMS.set(self.streams)
         live = [link.assigned for link, _ in self._links.values() if link.has_assignment]
-        seen = [(id(assigned), assigned.revision) for assigned in live]
+        seen = [assigned.version for assigned in live]
         if live and seen != self._seen:  # a large set is not joined again for nothing
             self._seen, self._assigned_ever = seen, True
             wanted = union(live)
