@@ -6,7 +6,7 @@ an instance's routes go with those of its pools that changed, and what resolvers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gtm import keys
 from gtm.store import MAX_OPS, MAX_TXN_BYTES, Put, op_bytes
@@ -16,12 +16,17 @@ Values = list[tuple[str, bytes | None]]
 
 
 def batches(
-    wanted: Mapping[str, bytes | None], together: Mapping[str, Iterable[str]]
+    wanted: Mapping[str, bytes | None], together: Callable[[], Mapping[str, Iterable[str]]]
 ) -> Iterable[Values]:
-    """`wanted` in as few transactions as fit; `together` maps an instance to its pools."""
-    batch: Values = []
-    size = 0
-    for unit in _units(wanted, together):
+    """`wanted` in as few transactions as fit; `together()` maps an instance to its pools."""
+    batch = list(wanted.items())
+    size = _bytes(batch)
+    if len(batch) <= MAX_OPS**2 and size <= MAX_TXN_BYTES:
+        if batch:
+            yield batch
+        return
+    batch, size = [], 0
+    for unit in _units(wanted, together()):
         for part in _cut([(key, wanted[key]) for key in unit]):
             more = _bytes(part)
             if batch and (len(batch) + len(part) > MAX_OPS**2 or size + more > MAX_TXN_BYTES):

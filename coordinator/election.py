@@ -138,7 +138,9 @@ class Election:
                 for work in (self._membership.keep(lease), self._campaign(lease), lease.lost())
             ]
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # a defect ends the coordinator rather than hide
             finally:
                 self.session.clear()
                 for task in tasks:

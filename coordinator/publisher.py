@@ -176,7 +176,7 @@ class Publisher:
             transition(log, "took over", differing=len(self._differing()))
         while differing := self._differing():
             values = {key: self._wanted.get(key) for key in differing}
-            for batch in batches(values, self._together()):
+            for batch in batches(values, self._together):
                 if not await self._write(fence, batch):
                     return HEAD_WAIT_S
             # more may have been decided meanwhile
