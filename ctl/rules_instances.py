@@ -43,7 +43,10 @@ def _identity(
     elif not zones:
         findings.error(path, "there is no zone for its access name; add one under zones")
     elif len(zones) > 1:
-        findings.error(path, f"the key 'zone' is missing; one of {', '.join(sorted(zones))}")
+        choice = sorted(findings.resources.zones)  # without those whose names are broken
+        findings.error(
+            path, f"the key 'zone' is missing{'; one of ' if choice else ''}{', '.join(choice)}"
+        )
     return not instance.id or ids.get(instance.id) == name
 
 

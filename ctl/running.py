@@ -128,6 +128,7 @@ class Running:
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
+        self.output = ""
         deadline = time.monotonic() + READY_S
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
