@@ -106,7 +106,8 @@ async def test_a_connection_is_judged_by_its_expectations(
     behave: Streams, options: dict[str, object], reason: Reason, detail: str
 ) -> None:
     async with serving(behave) as port:
-        outcome = await tcp.probe(target(port, timeout=800, **options))
+        timeout = 400 if reason is Reason.TIMEOUT else 5000
+        outcome = await tcp.probe(target(port, timeout=timeout, **options))
     assert outcome.reason is reason, outcome
     assert detail in outcome.detail
     assert outcome.kind is (Kind.FAILURE if reason else Kind.SUCCESS)
