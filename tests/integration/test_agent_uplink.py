@@ -316,6 +316,25 @@ async def test_frames_without_acknowledgement_are_bounded(monkeypatch: pytest.Mo
         assert coordinator.now.rows()[:39] == list(range(1, 40))
 
 
+async def test_long_digests_and_results_go_in_frames_of_bounded_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_module, "FRAME_ROWS", 7)
+    monkeypatch.setattr(link_module, "DIGEST_ROWS", 10)
+    coordinator = Coordinator("c1", snapshot(*(target(n) for n in range(1, 31))))
+    async with playing(coordinator) as agent:
+        await until(lambda: coordinator.streams and len(coordinator.now.digests) == 3)
+        assert [len(one.target) for one in coordinator.now.digests] == [10, 10, 10]
+        address, first = coordinator.address, coordinator.now
+        await coordinator.stop()
+        await until(lambda: len(agent.log) >= 40)
+        await coordinator.start(address)
+        await until(lambda: coordinator.now is not first and len(coordinator.now.rows()) >= 40)
+        lengths = [len(frame.target) for frame in coordinator.now.results]
+        assert max(lengths) == 7
+        assert coordinator.now.rows() == sorted(coordinator.now.rows())
+
+
 async def test_the_buffer_is_bounded_and_what_it_drops_is_counted() -> None:
     coordinator = Coordinator("c1", snapshot(*(target(n) for n in range(1, 60))))
     async with playing(coordinator, bound=100) as agent:

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 import trustme
 
-from agent.probes import http
+from agent.probes import _tls, http
 from agent.probes.base import Kind, Outcome, Reason, Target, read_settings
 
 pytestmark = pytest.mark.integration
@@ -454,6 +454,17 @@ async def test_a_file_that_changes_is_read_again_and_one_that_is_gone_is_no_opin
         gone = await http.probe(one)
     assert head(gone) == (Kind.NO_OPINION, Reason.SETTINGS)
     assert str(path) in gone.detail
+
+
+def test_tls_contexts_are_kept_to_their_bound(tmp_path: Path) -> None:
+    pem = trustme.CA().cert_pem
+    paths = [tmp_path / f"{number}.pem" for number in range(_tls.MAX_CONTEXTS + 5)]
+    for path in paths:
+        pem.write_to_path(str(path))
+        _tls.context(verify=True, ca=str(path))
+    assert _tls._build.cache_info().currsize == _tls.MAX_CONTEXTS
+    last = str(paths[-1])
+    assert _tls.context(verify=True, ca=last) is _tls.context(verify=True, ca=last)
 
 
 async def test_a_server_that_speaks_no_tls_fails_and_one_that_says_nothing_times_out() -> None:
