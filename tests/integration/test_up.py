@@ -17,6 +17,7 @@ import pytest
 from ctl.digs import poll
 from ctl.origins import Origins
 from ctl.running import Running
+from gtm.errors import StartError
 
 pytestmark = pytest.mark.integration
 
@@ -251,3 +252,32 @@ def alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+def test_a_start_that_would_take_much_out_of_service_refuses_itself(tmp_path: Path) -> None:
+    addresses = [f"127.11.2.{number}" for number in range(1, 11)]
+    config = tmp_path / "c.yaml"
+
+    def write(values: list[str], port: int) -> None:
+        pool = {
+            "type": "ipv4",
+            "checks": ["web"],
+            "addresses": [{"value": value} for value in values],
+        }
+        check = {"type": "tcp", "port": port, "interval": "1s", "timeout": "500ms"}
+        config.write_text(json.dumps({"checks": {"web": check}, "pools": {"a": pool}}))
+
+    with Origins(addresses) as origins:
+        write(addresses, origins.port)
+        running = Running(tmp_path, config=config, resolvers=1)
+        with running:
+            pass
+        write(addresses[:3], origins.port)
+        with pytest.raises(StartError) as caught:
+            running.start()
+        assert "ended with status 1: refused: the plan takes 7 of 10" in str(caught.value)
+        assert str(caught.value).endswith("--allow-mass-change")
+        allowed = Running(tmp_path, config=config, resolvers=1, more=["--allow-mass-change"])
+        with allowed:
+            done = gtm("--server", allowed.server, "get", "pool", "a", "-o", "json")
+    assert len(json.loads(done.stdout)["pools"]["a"]["addresses"]) == 3
