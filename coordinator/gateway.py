@@ -88,6 +88,7 @@ class Gateway(AgentsServicer):
         tasks = {
             asyncio.create_task(stream.read(context)),
             asyncio.create_task(stream.write(context, welcome)),
+            asyncio.create_task(stream.over()),  # also while a write waits for the reader
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

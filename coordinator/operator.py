@@ -9,7 +9,7 @@ import asyncio
 import functools
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -30,7 +30,8 @@ from .judge import Judge
 from .mirror import Mirror
 from .planner import Request
 from .status import Status
-from .watchers import MAX_WAITING, MAX_WATCHERS, Gone, TooSlow
+from .views import VerdictView
+from .watchers import MAX_WAITING, MAX_WATCHERS, Gone, TooSlow, Watcher
 
 MAX_LISTED = 20_000
 """Verdicts in one answer; who wants more watches, or filters."""
@@ -197,17 +198,14 @@ class Operator(OperatorServicer):
             raise Refused(Code.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} watchers are open already")
         views, watcher = self._judge.watch(_filter(request.filter))
         watchers.add(watcher)
+        tasks = {
+            asyncio.create_task(_tell(context, views, watcher)),
+            asyncio.create_task(watcher.overrun()),  # also while a write waits for the reader
+        }
         try:
-            for view_ in views:
-                verdict = wire.verdict(view_)
-                await context.write(pb.WatchVerdictsResponse(verdict=verdict, initial=True))
-            while True:
-                news = await watcher.next()
-                if isinstance(news, Gone):
-                    answer = pb.WatchVerdictsResponse(verdict=wire.target(news.target), gone=True)
-                else:
-                    answer = pb.WatchVerdictsResponse(verdict=wire.verdict(news))
-                await context.write(answer)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except TooSlow:
             raise Refused(
                 Code.RESOURCE_EXHAUSTED,
@@ -215,6 +213,9 @@ class Operator(OperatorServicer):
             ) from None
         finally:
             watchers.remove(watcher)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     @_call
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
@@ -254,6 +255,19 @@ class Operator(OperatorServicer):
             raise Refused(
                 Code.OUT_OF_RANGE, f"revision {revision} is gone; the oldest is {error.revision}"
             ) from None
+
+
+async def _tell(context: Any, views: Iterable[VerdictView], watcher: Watcher) -> None:
+    """Write the first listing, then what changes, until cancelled."""
+    for view_ in views:
+        await context.write(pb.WatchVerdictsResponse(verdict=wire.verdict(view_), initial=True))
+    while True:
+        news = await watcher.next()
+        if isinstance(news, Gone):
+            answer = pb.WatchVerdictsResponse(verdict=wire.target(news.target), gone=True)
+        else:
+            answer = pb.WatchVerdictsResponse(verdict=wire.verdict(news))
+        await context.write(answer)
 
 
 def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:

@@ -47,7 +47,7 @@ class Stream:
         self.assignment = Assignment(hello.capabilities)
         self.results = 0
         self.refused = 0
-        self.ended: Ended | None = None
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._handle = handle
         self._heard = time.monotonic()
         self._sequence = 0
@@ -73,8 +73,12 @@ class Stream:
 
     def end(self, ended: Ended) -> None:
         """End the stream, whatever its agent does."""
-        self.ended = ended
-        self._wake.set()
+        if not self._ended.done():
+            self._ended.set_exception(ended)
+
+    async def over(self) -> None:
+        """Wait until `end` is called, and raise what it was given."""
+        await self._ended
 
     # ---- up ------------------------------------------------------------------------------------
 
@@ -158,8 +162,6 @@ class Stream:
         await context.write(pb.ToAgent(welcome=welcome))
         beats = 0
         while True:
-            if self.ended is not None:
-                raise self.ended
             self._wake.clear()
             if self._dirty:
                 self._dirty = False

@@ -32,14 +32,14 @@ class TooSlow(Exception):
 
 
 class Watcher:
-    """One call's queue: `async for news in watcher`."""
+    """One call's queue: read it by `next`, and give up when `overrun` does."""
 
     def __init__(self, matches: Callable[[VerdictView], bool], first: Iterable[TargetKey]) -> None:
         self._matches = matches
         self._told = set(first)
         self._waiting: deque[VerdictView | Gone] = deque()
         self._wake = asyncio.Event()
-        self._overrun = False
+        self._overrun = asyncio.Event()
 
     def changed(self, target: TargetKey, view: VerdictView | None) -> None:
         """A verdict changed, or (None) its target is gone."""
@@ -52,17 +52,20 @@ class Watcher:
 
     def _add(self, news: VerdictView | Gone) -> None:
         if len(self._waiting) >= MAX_WAITING:
-            self._overrun = True
+            self._overrun.set()
             self._waiting.clear()
-        elif not self._overrun:
+        elif not self._overrun.is_set():
             self._waiting.append(news)
         self._wake.set()
 
+    async def overrun(self) -> None:
+        """Wait until changes were lost, and raise TooSlow."""
+        await self._overrun.wait()
+        raise TooSlow
+
     async def next(self) -> VerdictView | Gone:
-        """The next change. Raises TooSlow where some were lost."""
+        """The next change."""
         while not self._waiting:
-            if self._overrun:
-                raise TooSlow
             self._wake.clear()
             await self._wake.wait()
         return self._waiting.popleft()

@@ -282,7 +282,26 @@ async def test_a_watcher_that_reads_too_slowly_is_ended() -> None:
     watcher.changed(target, view)
     watcher.changed(target, view)
     with pytest.raises(TooSlow):
-        await watcher.next()
+        await watcher.overrun()
+
+
+async def test_an_ended_watcher_is_told_why(helpers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchers, "MAX_WAITING", 3)
+    async with helpers.coordinator(MemoryStore()) as made, stub(made) as ask:
+        await ask.Apply(apply_request(helpers.SMALL))
+        watch = ask.WatchVerdicts(pb.ListVerdictsRequest())
+        for _ in range(2):
+            await watch.read()
+        for outcome in (1, 2, 1, 2):  # nobody can read in between
+            judged(made, outcome)
+
+        async def drained() -> None:
+            while await watch.read() is not grpc.aio.EOF:
+                pass
+
+        code, sentence = await refused(drained())
+        assert (code, "watch again" in sentence) == (Code.RESOURCE_EXHAUSTED, True)
+        await helpers.until(lambda: not len(made.judge.watchers))
 
 
 async def test_watchers_beyond_the_bound_are_refused(
