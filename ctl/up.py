@@ -30,7 +30,7 @@ from gtm.v1 import operator_pb2 as pb
 from . import diff, files, ground, ready, show
 from .client import Client
 from .ground import Ports
-from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, Part, Supervisor
+from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, LogFile, Part, Supervisor
 
 T = TypeVar("T")
 
@@ -236,7 +236,9 @@ class Up:
             await self._etcd.stop()
 
     async def _own_etcd(self, ports: Ports) -> None:
-        self._etcd = EmbeddedEtcd(self._directory / "etcd", *ports.etcd)
+        log = LogFile(self._directory / "logs" / "etcd.log")
+        self._stack.callback(log.close)
+        self._etcd = EmbeddedEtcd(self._directory / "etcd", *ports.etcd, on_line=log.write)
         await self._etcd.start()
 
     def _etcd_options(self) -> EtcdOptions:

@@ -19,7 +19,7 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,12 +69,14 @@ class EmbeddedEtcd:
         *,
         binary: Path | None = None,
         start_s: float = START_S,
+        on_line: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self.endpoint = f"http://{HOST}:{client_port}"
         self.data_dir = Path(data_dir)
         self._ports = (client_port, peer_port)
         self._binary = binary
         self._start_s = start_s
+        self._on_line = on_line
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES)
@@ -179,6 +181,7 @@ class EmbeddedEtcd:
                 continue  # longer than LOG_LINE_BYTES: dropped
             if not line:
                 return
+            self._on_line(line)
             self._log.append(line.decode(errors="replace").strip())
 
 

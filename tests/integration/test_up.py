@@ -281,3 +281,7 @@ def test_a_start_that_would_take_much_out_of_service_refuses_itself(tmp_path: Pa
         with allowed:
             done = gtm("--server", allowed.server, "get", "pool", "a", "-o", "json")
     assert len(json.loads(done.stdout)["pools"]["a"]["addresses"]) == 3
+
+
+def test_what_etcd_says_stands_in_a_log_of_its_own(system: System) -> None:
+    assert (system.running.data / "logs" / "etcd.log").exists()
