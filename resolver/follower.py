@@ -29,8 +29,12 @@ SKIPPED = frozenset({"checks", "pools"})
 """Kinds of configuration that a resolver does not read: what it needs of pools is published."""
 TICK_S = 1.0
 """How often the table is told when the store was last heard."""
+LONG_WORK = 2_000
+"""Names and changes from which compiling a change of configuration leaves the serving thread."""
 RETRY_S = 2.0
 """Wait before a watch that ended (no permission) is begun again."""
+LONG_KINDS = (keys.CONFIG, keys.RECORDS)
+"""Keys whose changes may make the whole dictionary of names anew."""
 NEVER = -float("inf")
 """The instant at which an unmarked table was last up to date."""
 
@@ -95,6 +99,24 @@ class Follower(Generic[T]):
 
     def take(self, news: Listing | Batch) -> None:
         """Put what the watch brought in force, or refuse it and keep it for the next attempt."""
+        self._note(news)
+        self._settle(news.revision, self._made(news.revision))
+
+    async def _take(self, news: Listing | Batch) -> None:
+        """The same; long work is done in a thread, so that queries are answered meanwhile."""
+        self._note(news)
+        if self._is_long():
+            made = await asyncio.to_thread(self._made, news.revision)
+        else:
+            made = self._made(news.revision)
+        self._settle(news.revision, made)
+
+    def _is_long(self) -> bool:
+        known = len(self._base[0].instances) + len(self._pending)
+        return known > LONG_WORK and any(key.startswith(LONG_KINDS) for key in self._pending)
+
+    def _note(self, news: Listing | Batch) -> None:
+        """Keep what the watch brought, one event for each key."""
         if isinstance(news, Listing):
             self._base = (View(), None)
             self._items = {item.key: item for item in news.items}
@@ -111,7 +133,6 @@ class Follower(Generic[T]):
                     self._items[event.key] = Item(
                         event.key, event.value, event.create_revision, event.mod_revision
                     )
-        self._attempt(news.revision)
 
     def begin(self, snapshot: Snapshot) -> bool:
         """Serve a snapshot's state, marked stale, until the store's own is there.
@@ -133,22 +154,29 @@ class Follower(Generic[T]):
             return None
         return self.revision, tuple(self._items.values())
 
-    def _attempt(self, revision: int) -> None:
+    def _made(self, revision: int) -> tuple[View, T] | Exception:
+        """The state with everything that is pending in force, or why it can't be. Any thread."""
         view, previous = self._base
         events = Batch(revision, tuple(self._pending.values()))
         try:
             view, changes = apply(view, events, skip=SKIPPED)
             table = self._compile(view, previous, None if previous is None else changes)
         except Exception as error:
-            self._refuse(revision, error)
+            return error
+        return view, table
+
+    def _settle(self, revision: int, made: tuple[View, T] | Exception) -> None:
+        """Put a state in force, or refuse it."""
+        if isinstance(made, Exception):
+            self._refuse(revision, made)
             return
-        self._base = (view, table)
+        self._base = made
         self._pending = {}
         if self.refusal:
             self.refusal = ""
             transition(_log, "state is good again", revision=revision)
         self._hear()
-        self._serve(self._aged(table, self._known), revision)
+        self._serve(self._aged(made[1], self._known), revision)
         self.listed.set()
 
     def _refuse(self, revision: int, error: Exception) -> None:
@@ -201,7 +229,7 @@ class Follower(Generic[T]):
                 if self.denial:
                     self.denial = ""
                     transition(_log, "store lets us in again")
-                self.take(news)
+                await self._take(news)
         except StoreDenied as error:
             if not self.denial:
                 transition(_log, "store refuses us", logging.ERROR, cause=error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -341,3 +342,33 @@ async def test_pending_changes_are_bounded_by_the_keys_that_changed(store: Memor
     for revision in range(3, 1_000):
         follower.take(Batch(revision, (Event(keys.pool("a"), pool("192.0.2.1"), revision),)))
     assert len(follower._pending) == 2
+
+
+async def test_long_work_leaves_the_serving_thread(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONG_WORK", 3)
+    served_meanwhile = threading.Event()
+
+    def slow(view: View, previous: Table | None, changes: Changes | None) -> Table:
+        if len(view.instances) > 3:
+            assert served_meanwhile.wait(5), "the loop did not turn while the table was made"
+        return compiled(view, previous, changes)
+
+    follower = Follower(store, slow, aged)
+    task = asyncio.ensure_future(follower.run())
+    try:
+        await until(follower.listed.is_set)
+        many = [
+            Put(keys.config("instances", f"i{n}"), codec.encode(Instance(id=f"gtm0000000{n}")))
+            for n in range(5)
+        ]
+        revision = (await store.txn((), many)).revision
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.05, served_meanwhile.set)
+        await until(lambda: follower.revision == revision)
+        assert served_meanwhile.is_set()
+        assert not follower.refusal
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
