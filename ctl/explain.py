@@ -11,33 +11,38 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dns.rdata import from_wire
-from dns.rdataclass import RdataClass
-from dns.rdatatype import RdataType
 from msgspec.structs import replace
 
 from gtm.availability import eligible
-from gtm.model import Family, Instance, Rule
+from gtm.model import Family, Instance, Rule, WhenAllDown
 from gtm.ports import Question
-from gtm.state import Member, PoolState, Why
+from gtm.state import EXCLUDED, Member, PoolState, Why
 from gtm.view import View
 from resolver.compiler import compile_table
 from resolver.edns import extended_text
-from resolver.message import wire_name
+from resolver.message import name_text, wire_name
 from resolver.place import NOWHERE, Locator, Place
 from resolver.plan import Answers, chances, walk
 from resolver.ranking import Match, ranked, ranks_of
-from resolver.records.text import rtype
 from resolver.table import AnswerTable
-from resolver.tiers import Decision, decide, tier_of
+from resolver.tiers import (
+    Decision,
+    TierChoice,
+    decide,
+    pin_in_force,
+    pin_of,
+    route_of,
+    tier_of,
+)
+
+from .explain_names import Ending, follow, number_of, tell
 
 MAX_SHOWN = 64
 """Possible answers that one explanation lists."""
-MAX_CHAIN = 8
-"""CNAMEs that are followed from a static name to an access name."""
 
 _FAMILY: dict[str, Family] = {"A": "ipv4", "AAAA": "ipv6"}
 _RCODES = {0: "NOERROR", 2: "SERVFAIL", 3: "NXDOMAIN", 5: "REFUSED"}
+_ADDRESSLESS = {"nodata": "nodata answers no address", "servfail": "servfail answers no address"}
 _WHY: dict[Why, str] = {
     "up": "up",
     "down": "judged down",
@@ -58,14 +63,20 @@ def explain(view: View, question: Question, locator: Locator) -> str:
     """
     client, packed = _client(question.client)
     place = locator.find(packed) if question.client else NOWHERE
+    qtype = number_of(question.qtype)
     asked = question.name.rstrip(".").lower()
-    name, instance, through = _named(view, asked)
+    name = _named(view, asked)
+    table: AnswerTable | None = None
+    end = Ending(b"")
+    if name is None:
+        table, end, name = _led(view, asked, qtype, locator)
+    instance = view.instances[name] if name is not None else None
     told: dict[str, Any] = {
-        "qname": instance.names()[0] if instance is not None else asked,
+        "qname": _qname(asked, end, instance),
         "qtype": question.qtype,
         "client": client,
         "line": None,
-        "instance": name or None,
+        "instance": name,
         "rule": None,
         "tier": None,
         "pools": [],
@@ -75,17 +86,22 @@ def explain(view: View, question: Question, locator: Locator) -> str:
         "scope": 0,
         "revision": view.revision,
         "place": _place(place),
-        "through": through,
+        "through": [name_text(passed) for passed, _ in end.aliases],
         "path": [],
     }
     family = _FAMILY.get(question.qtype)
-    if instance is None or family is None:
-        _static(told, compile_table(view, locator))
-    elif not instance.enabled:
+    if instance is not None and not instance.enabled:
         told["path"].append("the instance is switched off (enabled: false): NXDOMAIN")
+    elif name is None or instance is None or family is None:
+        if table is None:
+            table = compile_table(view, locator)
+            end = follow(table, told["qname"], qtype)
+        tell(told, table, end, qtype)
     else:
         small = replace(view, instances={name: instance}, records={}, config_pools={}, checks={})
         _steered(told, small, name, instance, family, place, packed, compile_table(small, locator))
+        if end.ttl >= 0 and told["ttl"] is not None:
+            told["ttl"] = min(told["ttl"], end.ttl)
     return json.dumps(told)
 
 
@@ -107,40 +123,50 @@ def _place(place: Place) -> str:
     return " ".join(part for part in parts if part) or "unknown"
 
 
-def _named(view: View, asked: str) -> tuple[str, Instance | None, list[str]]:
-    """(instance's name, instance, names passed on the way); ("", None, _) for a static name."""
-    through: list[str] = []
-    name = asked
-    for _ in range(MAX_CHAIN):
-        for key, instance in view.instances.items():
-            if name in instance.names() or name == instance.domain or name in instance.aliases:
-                return key, instance, through
-        target = _static_cname(view, name)
-        if target is None:
-            break
-        through.append(name)
-        name = target
-    if asked in view.instances:
-        return asked, view.instances[asked], []
-    if any(asked == zone or asked.endswith(f".{zone}") for zone in view.zones):
-        return "", None, through
-    raise LookupError(
-        f"nothing is called {asked}: it is no access name, domain or alias of an instance, "
-        "and in no zone of ours"
-    )
+def _qname(asked: str, end: Ending, instance: Instance | None) -> str:
+    """The name that is answered: the access name where there is one."""
+    if instance is None:
+        return asked
+    names = instance.names()
+    told = name_text(end.name) if end.aliases else asked
+    return told if told in names else names[0]
 
 
-def _static_cname(view: View, name: str) -> str | None:
-    """The target of a static CNAME at `name`, if there is one."""
-    for zone, buckets in view.records.items():
-        if name != zone and not name.endswith(f".{zone}"):
-            continue
-        for record in (record for bucket in buckets.values() for record in bucket):
-            owner = zone if record.name == "@" else f"{record.name.lower()}.{zone}"
-            if record.type.upper() == "CNAME" and owner == name and record.data:
-                target = record.data[0].lower()
-                return target.rstrip(".") if target.endswith(".") else f"{target}.{zone}"
-    return None
+def _named(view: View, asked: str) -> str | None:
+    """The instance that has `asked` as access name, domain or alias, or is called so."""
+    if (found := _access(view, asked)) is not None:
+        return found
+    for name, instance in view.instances.items():
+        if asked == instance.domain or asked in instance.aliases:
+            return name
+    return asked if asked in view.instances else None
+
+
+def _led(
+    view: View, asked: str, qtype: int, locator: Locator
+) -> tuple[AnswerTable, Ending, str | None]:
+    """The table, where a static name of ours leads, and the instance that it leads to, if any.
+
+    LookupError where the name is in no zone of ours.
+    """
+    table = compile_table(view, locator)
+    try:
+        end = follow(table, asked, qtype)
+    except ValueError as error:
+        raise LookupError(f"{asked!r} is no domain name: {error}") from None
+    if end.zone < 0 and not end.aliases:
+        raise LookupError(
+            f"nothing is called {asked}: it is no access name, domain or alias of an instance, "
+            "and in no zone of ours"
+        )
+    if not end.aliases or end.found is None or end.found.slot < 0:
+        return table, end, None
+    return table, end, _access(view, name_text(end.name))
+
+
+def _access(view: View, name: str) -> str | None:
+    """The instance that has the access name `name`."""
+    return next((key for key, one in view.instances.items() if name in one.names()), None)
 
 
 def _steered(
@@ -163,49 +189,61 @@ def _steered(
     )
     found, _ = table.find(wire_name(instance.names()[0]))
     plan = table.plan(found, family) if found is not None else None
-    if plan is None:
+    if found is None or plan is None:
         raise LookupError(f"{instance.names()[0]} lies in no zone of ours")
     possible = chances(plan, place, packed)
     leaf, told["ttl"], told["scope"] = walk(plan, place, packed, 0)
+    if leaf.rcode:
+        told["ttl"] = None
+    elif not leaf.count:
+        told["ttl"] = min(leaf.ttl, table.zones[found.zone].ttl)
     told["possible_answers"] = [list(one.addresses()) for one, _ in possible[:MAX_SHOWN]]
     told["chances"] = [str(chance) for _, chance in possible[:MAX_SHOWN]]
-    told["path"] = list(_path(view, rules, matches, decision, family))
-    if decision.own < 0:
+    told["path"] = list(_path(view, name, rules, matches, decision, family))
+    choice = decision.choice
+    if choice is None:
         return
-    rule = rules[decision.rule]
-    told["line"] = str(next(match.line for match in matches if match.rule == decision.rule))
+    down = choice.why == "exhausted"
+    number = decision.own if down else decision.rule  # when_all_down is the client's own rule's
+    rule = rules[number]
+    told["line"] = str(next(match.line for match in matches if match.rule == number))
     told["rule"] = rule.name
-    if decision.choice is not None and decision.choice.tier:
-        told["tier"] = decision.choice.tier
-        told["pools"] = list(decision.choice.pools)
+    if choice.tier:
+        told["tier"], told["pools"] = choice.tier, list(choice.pools)
     else:
-        told["path"].append(_ending(instance, decision, leaf))
+        told["path"].append(_ending(instance, rule, choice, leaf))
     answered = {address for one, _ in possible for address in one.addresses()}
-    told["candidates"] = list(_candidates(view, rule, decision, family, answered))
+    policy = instance.when_all_down if down else None
+    told["candidates"] = list(_candidates(view, rule, choice, policy, family, answered))
 
 
 def _path(
     view: View,
+    name: str,
     rules: tuple[Rule, ...],
     matches: tuple[Match, ...],
     decision: Decision,
     family: Family,
 ) -> Iterator[str]:
     """The decisions on the way, one sentence each."""
-    if decision.own < 0:
+    if decision.choice is None:
         yield "no rule matches this client (unmatched: nodata)"
         return
     lines = {match.rule: match.line for match in matches}
     for number in (*decision.widened, decision.rule):
         rule = rules[number]
         yield f"rule {rule.name} matches by line {lines[number]}"
+        pin = pin_in_force(rule, pin_of(route_of(view, name, rule.name, family)))
         for order, tier in enumerate(rule.tiers, 1):
-            if decision.choice and number == decision.rule and order == decision.choice.tier:
+            if number == decision.rule and order == decision.choice.tier:
                 yield f"tier {order} serves ({decision.choice.why})"
                 break
+            if pin is not None and pin.pinned and order != pin.tier:
+                yield f"tier {order} is passed over: tier {pin.tier} is pinned"
+                continue
             states = "; ".join(_state(pool, view.pools.get(pool), family) for pool in tier.pools)
             yield f"tier {order} does not serve: {states}"
-        if number in decision.widened and number != decision.rule:
+        if number in decision.widened:
             yield f"rule {rule.name} is exhausted and widens"
 
 
@@ -220,72 +258,74 @@ def _state(name: str, pool: PoolState | None, family: Family) -> str:
     return f"pool {name} has {counted} of {len(members)} up, {pool.min_available} needed"
 
 
-def _ending(instance: Instance, decision: Decision, leaf: Answers) -> str:
+def _ending(instance: Instance, rule: Rule, choice: TierChoice, leaf: Answers) -> str:
     """What is answered when no tier serves."""
-    why = decision.choice.why if decision.choice is not None else ""
-    if why == "no_family":
+    if choice.why == "no_family":
         return "no tier has a pool of this family: an empty answer"
-    if why == "not_ready":
+    if choice.why == "not_ready":
         return "a pool was never published: SERVFAIL until it is"
     told = extended_text(leaf.extended) if leaf.extended else None
     code = _RCODES.get(leaf.rcode, str(leaf.rcode))
     extra = f", extended error {told[0]} {told[1]}".rstrip() if told else ""
-    return f"no tier is available: when_all_down {instance.when_all_down} answers ({code}{extra})"
+    return (
+        f"no tier is available: rule {rule.name}'s when_all_down {instance.when_all_down} "
+        f"answers ({code}{extra})"
+    )
 
 
 def _candidates(
-    view: View, rule: Rule, decision: Decision, family: Family, answered: set[str]
+    view: View,
+    rule: Rule,
+    choice: TierChoice,
+    policy: WhenAllDown | None,
+    family: Family,
+    answered: set[str],
 ) -> Iterator[dict[str, Any]]:
-    """Every address of the rule's pools of the family: is it answered, and why or why not?"""
-    serving = decision.choice.tier if decision.choice is not None else 0
+    """Every address of the rule's pools of the family: is it answered, and why or why not?
+
+    `policy` is what answers where all is down.
+    """
     seen: set[tuple[int, str]] = set()
+    spent = False
     for order, tier in enumerate(rule.tiers, 1):
         for name in tier.pools:
             pool = view.pools.get(name)
             if pool is None or pool.type != family or (order, name) in seen:
                 continue
             seen.add((order, name))
-            in_use = serving == 0 or (
-                order == serving and decision.choice is not None and name in decision.choice.pools
-            )
             for member in pool.members:
+                if policy is None:
+                    out = _passed(order, name, choice)
+                    able = member.answered and not out
+                else:
+                    out = _ADDRESSLESS.get(
+                        policy, f"{policy} answers another pool" if spent else ""
+                    )
+                    able = member.why not in EXCLUDED and not out
+                is_in = able and member.value in answered
                 yield {
                     "address": member.value,
-                    "in": in_use and member.value in answered,
-                    "why": _reason(member, in_use, member.value in answered, serving),
+                    "in": is_in,
+                    "why": _reason(member, able, is_in, out),
                     "pool": name,
                     "tier": order,
                     "weight": member.weight,
                     "since": member.since,
                 }
+            spent = spent or (policy == "lowest_ordinal" and bool(eligible(pool)))
 
 
-def _reason(member: Member, in_use: bool, is_answered: bool, serving: int) -> str:
+def _passed(order: int, name: str, choice: TierChoice) -> str:
+    """Why the tier or pool is not the one that serves; "" where it does."""
+    if order == choice.tier:
+        return "" if name in choice.pools else "its pool is not available"
+    return f"tier {choice.tier} serves" if choice.tier else "no tier serves"
+
+
+def _reason(member: Member, able: bool, is_in: bool, out: str) -> str:
     health = _WHY[member.why]
-    if not in_use:
-        return f"{health}; tier {serving} serves"
-    if is_answered and not member.answered:
+    if is_in and not member.answered:
         return f"{health}, answered because all is down"
-    if not is_answered and member.answered:
+    if able and not is_in:
         return f"{health}, but not drawn beside members with more weight"
-    return health
-
-
-def _static(told: dict[str, Any], table: AnswerTable) -> None:
-    """Fill in what is served of a name without steering."""
-    found, _ = table.find(wire_name(told["qname"]))
-    if found is None:
-        told["path"].append("no such name in our zones: NXDOMAIN")
-        return
-    answers = found.rrsets.get(rtype(told["qtype"]))
-    if answers is None:
-        told["path"].append(f"the name is there, but without {told['qtype']}: an empty answer")
-        return
-    told["ttl"] = answers.ttl
-    told["path"].append("static data")
-    told["possible_answers"] = [[_text(number, data) for number, data in answers.rdata()]]
-
-
-def _text(number: int, data: bytes) -> str:
-    """Record data in zone-file form."""
-    return from_wire(RdataClass.IN, RdataType.make(number), data, 0, len(data)).to_text()
+    return f"{health}; {out}" if out and member.why not in EXCLUDED else health

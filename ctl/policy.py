@@ -115,6 +115,8 @@ class ChildPolicy:
                 return value
             case ("lookup", text):
                 raise LookupError(text)
+            case ("value", text):
+                raise ValueError(text)
             case (_, text):
                 raise PolicyFailed(f"the judgement failed: {text}")
         raise PolicyFailed("the process that judges gave no answer")

@@ -81,11 +81,18 @@ def _answer(rules: Rules, method: str, arguments: tuple[Any, ...]) -> tuple[str,
     try:
         if method == "problems":
             return "ok", rules.problems(*arguments)
-        return "ok", rules.explain(*arguments)
+        return _explained(rules, *arguments)
     except LookupError as error:
         return "lookup", str(error.args[0]) if error.args else str(error)
     except Exception as error:  # said to the caller, who says it to the user
         return "error", f"{type(error).__name__}: {error}"
+
+
+def _explained(rules: Rules, view: View, question: Question) -> tuple[str, Any]:
+    try:
+        return "ok", rules.explain(view, question)
+    except ValueError as error:  # a type or a client that is none
+        return "value", str(error)
 
 
 def main() -> None:

@@ -67,7 +67,10 @@ class Policy(Protocol):
         """Read and check a whole set (kind -> name -> plain data in the form of the files)."""
 
     async def explain(self, view: View, question: Question) -> str:
-        """The JSON text of `gtm explain -o json`; LookupError where nothing has that name."""
+        """The JSON text of `gtm explain -o json`.
+
+        LookupError where nothing has that name, ValueError for a type or a client that is none.
+        """
 
     async def close(self) -> None:
         """End what the policy runs in."""

@@ -58,10 +58,7 @@ def choose_tier(
     available; a route to a tier that the rule does not have is of an older rule and is passed over.
     """
     tiers = rule.tiers
-    if pin is not None and not 1 <= pin.tier <= len(tiers):
-        pin = None
-    if pin is None and 1 <= rule.failover.pinned <= len(tiers):
-        pin = Pin(rule.failover.pinned, True)
+    pin = pin_in_force(rule, pin)
     if pin is not None:
         found = tier_available(tiers[pin.tier - 1].pools, pools, family)
         if found:
@@ -72,6 +69,14 @@ def choose_tier(
         if found := tier_available(tier.pools, pools, family):
             return TierChoice(number, found, "available")
     return TierChoice(0, (), _nothing(tiers, family, pools))
+
+
+def pin_in_force(rule: Rule, pin: Pin | None) -> Pin | None:
+    """What holds `rule` at a tier that it has: the published route, else its own configuration."""
+    tiers = len(rule.tiers)
+    if pin is not None and 1 <= pin.tier <= tiers:
+        return pin
+    return Pin(rule.failover.pinned, True) if 1 <= rule.failover.pinned <= tiers else None
 
 
 def tier_of(view: View, instance: str, rule: Rule, family: Family) -> TierChoice:

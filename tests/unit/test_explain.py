@@ -138,3 +138,99 @@ def test_a_name_that_nobody_has_is_a_lookup_error_and_a_bad_client_a_value_error
         ask(view(**HEALTHY), "other.test")
     with pytest.raises(ValueError, match="no IP address"):
         ask(view(**HEALTHY), "shop", "here")
+
+
+def rule(name: str, line: str, *tiers: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "lines": [line], "tiers": [{"pools": [pool]} for pool in tiers], **more}
+
+
+def service(pools: dict[str, PoolState], *rules: dict[str, Any], **more: Any) -> View:
+    plain = {"id": "gtm00000001", "zone": "z.test", "rules": list(rules), **more}
+    records = (
+        Record(name="out", type="CNAME", data=("www.example.org.",)),
+        Record(name="*.wild", type="CNAME", data=("gtm00000001",)),
+        Record(name="child", type="NS", data=("ns.child",)),
+        Record(name="old", type="DNAME", data=("wild",)),
+    )
+    return View(
+        zones={"z.test": StoredZone(nameservers=("ns.example.net",))},
+        records={"z.test": {"-": records}},
+        instances={"shop": codec.convert(plain, Instance)},
+        pools=pools,
+    )
+
+
+def test_after_widening_in_vain_the_clients_own_rule_answers_and_is_named() -> None:
+    seen = service(
+        {"a": pool("ipv4", ("192.0.2.1", "down")), "b": pool("ipv4", ("192.0.2.2", "down"))},
+        rule("mainland", "country:CN", "a", on_exhausted="widen"),
+        rule("world", "default", "b"),
+    )
+    told = ask(seen, "shop", "1.2.3.4")
+    assert told["possible_answers"] == [["192.0.2.1"]]
+    assert (told["rule"], told["line"], told["tier"]) == ("mainland", "country:CN", None)
+    assert [(one["address"], one["in"]) for one in told["candidates"]] == [("192.0.2.1", True)]
+    assert "rule mainland's when_all_down lowest_ordinal answers" in told["path"][-1]
+
+
+def test_a_pin_is_said_with_the_tiers_that_it_passes_over() -> None:
+    tiers = rule("all", "default", "b", "a", failover={"pinned": 2})
+    told = ask(service(HEALTHY, tiers), "shop")
+    assert told["path"] == [
+        "rule all matches by line default", "tier 1 is passed over: tier 2 is pinned",
+        "tier 2 serves (pinned)",
+    ]  # fmt: skip
+
+
+def test_all_down_under_a_pin_names_as_in_only_whom_the_policy_answers() -> None:
+    pools = {
+        "b": pool("ipv4", ("192.0.2.1", "up")),
+        "a": pool("ipv4", ("192.0.2.1", "offline"), ("192.0.2.2", "down")),
+        "c": pool("ipv4", ("192.0.2.2", "up")),
+    }
+    tiers = rule("all", "default", "b", "a", "c", failover={"pinned": 2})
+    told = ask(service(pools, tiers), "shop")
+    assert told["possible_answers"] == [["192.0.2.1"]]
+    assert [(one["pool"], one["in"], one["why"]) for one in told["candidates"]] == [
+        ("b", True, "up"),
+        ("a", False, "mode offline: always out"),
+        ("a", False, "judged down; lowest_ordinal answers another pool"),
+        ("c", False, "up; lowest_ordinal answers another pool"),
+    ]
+    assert told["path"][1:3] == [
+        "tier 1 is passed over: tier 2 is pinned",
+        "tier 2 does not serve: pool a has 0 of 1 up, 1 needed",
+    ]
+
+
+def test_an_alias_that_leads_out_of_our_zones_is_told_as_what_dns_answers() -> None:
+    told = ask(service(HEALTHY, rule("all", "default", "b")), "out.z.test")
+    assert (told["qname"], told["through"]) == ("www.example.org", ["out.z.test"])
+    assert "leads out of our zones" in told["path"][-1]
+    assert told["possible_answers"] == [["CNAME www.example.org."]]
+
+
+@pytest.mark.parametrize("name", ["any.wild.z.test", "any.old.z.test"])
+def test_wildcards_and_dnames_lead_to_instances_as_they_do_in_dns(name: str) -> None:
+    told = ask(service(HEALTHY, rule("all", "default", "b")), name)
+    assert (told["instance"], told["possible_answers"]) == ("shop", [["192.0.2.11"]])
+    assert told["through"][0] == name
+
+
+def test_a_name_below_a_delegation_is_a_referral_not_a_missing_name() -> None:
+    told = ask(service(HEALTHY, rule("all", "default", "b")), "www.child.z.test")
+    assert told["path"][-1] == "delegated at child.z.test: a referral to ns.child.z.test"
+
+
+def test_types_that_are_not_stored_are_told_too_and_what_is_none_is_a_value_error() -> None:
+    seen = service(HEALTHY, rule("all", "default", "b"))
+    assert "minimal answer" in ask(seen, "z.test", qtype="ANY")["path"][-1]
+    assert "ns.example.net" in ask(seen, "z.test", qtype="SOA")["possible_answers"][0][0]
+    assert "without SOA" in ask(seen, "gtm00000001.z.test", qtype="SOA")["path"][-1]
+    with pytest.raises(ValueError, match="'BLAH' is no record type"):
+        ask(seen, "shop", qtype="BLAH")
+
+
+def test_an_empty_answer_has_the_ttl_of_its_soa() -> None:
+    told = ask(service(HEALTHY, rule("all", "default", "b"), ttl="1h"), "shop", qtype="AAAA")
+    assert (told["possible_answers"], told["ttl"]) == ([[]], 30)

@@ -141,6 +141,11 @@ async def test_a_call_over_the_bound_is_refused_and_the_child_goes_on(
     assert (await child.problems(BAD)).errors
 
 
+async def test_a_type_that_is_none_is_a_value_error(child: ChildPolicy) -> None:
+    with pytest.raises(ValueError, match="'BLAH' is no record type"):
+        await child.explain(View(), Question(name="nobody.example.net", qtype="BLAH"))
+
+
 async def test_a_name_that_nothing_has_is_a_lookup_error(child: ChildPolicy) -> None:
     with pytest.raises(LookupError, match="nobody"):
         await child.explain(View(), Question(name="nobody.example.net"))
