@@ -15,7 +15,7 @@ from typing import TypeVar
 from gtm import codec, keys
 from gtm.model import Instance
 from gtm.state import AlarmRecord, MetRegion, PoolState, Routes, VerdictRecord
-from gtm.store import Event, Listing, Store
+from gtm.store import Event, Store
 from gtm.telemetry import transition
 from gtm.view import Changes, View
 
@@ -83,16 +83,16 @@ class Judge:
         """
         listings = {prefix: await store.list(prefix) for prefix in LED}
         self.view = view()
-        self._publisher.restored(listings)
-        verdicts = _read(listings[keys.VERDICTS], _target, VerdictRecord)
-        alarms = _read(listings[keys.ALARMS], str, AlarmRecord)
+        there = self._publisher.restored(listings)
+        verdicts = _read(there, keys.VERDICTS, _target, VerdictRecord)
+        alarms = _read(there, keys.ALARMS, str, AlarmRecord)
         self._said = {target: record.verdict for target, record in verdicts.items()}
         self.handle(
             Restored(
                 verdicts=verdicts,
-                pools=_read(listings[keys.POOLS], str, PoolState),
-                routes=_read(listings[keys.ROUTES], str, Routes),
-                met=frozenset(_read(listings[keys.REGIONS], str, MetRegion)),
+                pools=_read(there, keys.POOLS, str, PoolState),
+                routes=_read(there, keys.ROUTES, str, Routes),
+                met=frozenset(_read(there, keys.REGIONS, str, MetRegion)),
                 alarms={id_: (alarm.text, alarm.since) for id_, alarm in alarms.items()},
             )
         )
@@ -216,16 +216,19 @@ def _target(name: str) -> TargetKey:
     return TargetKey(*keys.verdict_target(keys.VERDICTS + name))
 
 
-def _read(listing: Listing, named: Callable[[str], K], type_: type[T]) -> dict[K, T]:
+def _read(
+    there: Mapping[str, bytes], prefix: str, named: Callable[[str], K], type_: type[T]
+) -> dict[K, T]:
     """The values of a prefix by name; one that can't be read is counted, logged and left out."""
     found: dict[K, T] = {}
-    for item in listing.items:
-        prefix = next(one for one in LED if item.key.startswith(one))
+    for key, value in there.items():
+        if not key.startswith(prefix):
+            continue
         try:
-            found[named(item.key.removeprefix(prefix))] = codec.decode(item.value, type_)
+            found[named(key.removeprefix(prefix))] = codec.decode(value, type_)
         except ValueError as error:
             metrics.UNREADABLE.inc()
-            transition(log, "unreadable state", logging.ERROR, key=item.key, cause=str(error))
+            transition(log, "unreadable state", logging.ERROR, key=key, cause=str(error))
     return found
 
 

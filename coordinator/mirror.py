@@ -44,20 +44,30 @@ async def _followed(store: Store, prefix: str) -> AsyncIterator[Listing | Batch]
 class Mirror:
     """The view of `serve/`; `changed(view, changes, events)` is called for each new one, in order.
 
-    The first call comes with the first listing; its events are all keys there.
+    The first call comes with the first listing; its events are all keys there. `gap()` is called
+    before the one that comes after a gap in the watch: events before it may have been missed.
     """
 
-    def __init__(self, store: Store, changed: Callable[[View, Changes, tuple[Event, ...]], None]):
+    def __init__(
+        self,
+        store: Store,
+        changed: Callable[[View, Changes, tuple[Event, ...]], None],
+        gap: Callable[[], None] = lambda: None,
+    ):
         self.view = View()
         self.serve_revision = 0
         self.ready = asyncio.Event()
         self._store = store
-        self._changed = changed
+        self._changed, self._gap = changed, gap
         self._moved = asyncio.Condition()
 
     async def run(self) -> None:
         """Follow until cancelled."""
         async for news in _followed(self._store, keys.SERVE):
+            if isinstance(news, Listing) or news.relisted:
+                if self.ready.is_set():
+                    transition(log, "a gap in the watch", revision=news.revision)
+                    self._gap()
             if isinstance(news, Listing):
                 events = self._listed(news)
                 changes = _everything(self.view)

@@ -96,7 +96,7 @@ class Coordinator:
         )
         self.engine = Engine()
         self.judge = Judge(self.engine, self.publisher)
-        self.mirror = Mirror(store, self._changed)
+        self.mirror = Mirror(store, self._changed, self.publisher.gap)
         self._restored = False
         self._members = Members(store)
         self._regions = Table(store, keys.REGIONS, self._met)

@@ -67,14 +67,17 @@ class Publisher:
         self._dirty: set[str] = set()
         self._head = 0
         self._took_over = 0
+        """The fence under which the store was read; 0: it must be read before the next write."""
         self._wake = asyncio.Event()
 
     # ---- fed -----------------------------------------------------------------------------------
 
-    def restored(self, listings: Mapping[str, Listing]) -> None:
-        """What the store has under each prefix of `LED`; the engine begins from the same.
+    def restored(self, listings: Mapping[str, Listing]) -> dict[str, bytes]:
+        """Take what the store has under each prefix of `LED`; what is known to be there now.
 
-        From here on its effects say what else is wanted. Regions that wait to be noted still do.
+        That is newer than `listings` where the watch told of a change meanwhile; the engine must
+        begin from it, so that both believe the same. From here on its effects say what else is
+        wanted. Regions that wait to be noted still do.
         """
         for prefix, listing in listings.items():
             present = {item.key: _Known(item.value, item.mod_revision) for item in listing.items}
@@ -97,9 +100,11 @@ class Publisher:
             and there.value is not None
             and not self._named(key)
         }
+        self._known = {key: one for key, one in self._known.items() if one.value is not None}
         self._wanted = {key: there.value for key, there in self._known.items()}
         self._dirty = set()
         self.want({**waiting, **orphans})
+        return {key: one.value for key, one in self._known.items() if one.value is not None}
 
     def want(self, changes: Mapping[str, bytes | None]) -> None:
         """Have these values in the store, None for none; all together where they fit."""
@@ -132,6 +137,17 @@ class Publisher:
             elif event.key in self._wanted and self._wanted[event.key] != event.value:
                 self._dirty.add(event.key)
                 self._wake.set()
+            self._forget(event.key)
+
+    def gap(self) -> None:
+        """The watch missed something, or the store went back to an older history.
+
+        What was known may be wrong and its revisions prove nothing: it is read again before
+        anything else is written.
+        """
+        self._known = {key: _Known(there.value, 0) for key, there in self._known.items()}
+        self._took_over = 0
+        self._wake.set()
 
     def wake(self) -> None:
         """Look again: the leadership changed."""
@@ -171,18 +187,32 @@ class Publisher:
     async def _publish(self, fence: int) -> float | None:
         """Write what differs; a time after which to look again where something still does."""
         if self._took_over != fence:
-            await self._take_over()
             self._took_over = fence
+            try:
+                await self._take_over()
+            except BaseException:
+                self._took_over = 0
+                raise
+            if not self._took_over:
+                return 0.0  # a gap meanwhile: what was read may be of before it
             transition(log, "took over", differing=len(self._differing()))
         while differing := self._differing():
             values = {key: self._wanted.get(key) for key in differing}
+            head = self._head
             for batch in batches(values, self._together):
-                if not await self._write(fence, batch):
+                if not await self._write(fence, head, batch):
                     return HEAD_WAIT_S
+                if self._head != head or not self._took_over:
+                    break  # what is left was decided on another configuration, or another past
+            if not self._took_over:
+                return 0.0
             # more may have been decided meanwhile
         return None
 
     def _differing(self) -> list[str]:
+        for key in self._dirty:
+            if self._wanted.get(key) is not None and self._is_over(key):
+                self._wanted[key] = None
         self._dirty = {
             key
             for key in self._dirty
@@ -190,12 +220,26 @@ class Publisher:
         }
         return sorted(self._dirty)
 
-    async def _write(self, fence: int, batch: Values) -> bool:
+    def _is_over(self, key: str) -> bool:
+        """Whether the configuration ended what `key` is about.
+
+        The apply that did so deleted the key, which tells nobody where it was not written yet.
+        """
+        return key.startswith((keys.POOLS, keys.ROUTES)) and not self._named(key)
+
+    def _forget(self, key: str) -> None:
+        """Remember nothing of a key that is not there and shall not be."""
+        if self._wanted.get(key) is None and self._known.get(key, _NOTHING).value is None:
+            self._wanted.pop(key, None)
+            self._known.pop(key, None)
+            self._dirty.discard(key)
+
+    async def _write(self, fence: int, head: int, batch: Values) -> bool:
         ops: list[Op] = [Delete(k) if value is None else Put(k, value) for k, value in batch]
         leader = keys.leader()
         compares = [
             Compare(leader, "create", "=", fence),
-            Compare(keys.HEAD, "mod", "=", self._head),
+            Compare(keys.HEAD, "mod", "=", head),
         ]
         try:
             with metrics.PUBLISHING.time():
@@ -209,6 +253,7 @@ class Publisher:
             for key, value in batch:
                 if done.revision >= self._known.get(key, _NOTHING).revision:
                     self._known[key] = _Known(value, done.revision)
+                self._forget(key)
             return True
         holder = done.reads[0]
         if not holder or holder[0].create_revision != fence:
