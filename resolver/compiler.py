@@ -7,21 +7,21 @@ access names makes the dictionary of names anew from zones that are read already
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from gtm.model import FAMILIES, Family, Instance
+from gtm.model import FAMILIES, Family
 from gtm.view import Changes, View
 
 from .place import Locator
 from .plan import Node
 from .planner import Planner, Spec
 from .ranking import lines_of, ranked_rules, ranks_of
-from .table import AnswerTable, Serving, Slot
+from .table import AnswerTable, Name, Serving, Slot, ZoneApex
 from .tiers import choose_tier, decide, pin_of, route_of, tier_of
-from .zones import Access, ZoneData, assemble, read_zone
+from .zones import Access, ZoneData, assemble, extend, read_zone
 
 __all__ = [
     "Made",
@@ -36,14 +36,15 @@ __all__ = [
 ]
 
 SPARE_PLANS = 1024
-"""Plans that no name uses any more before everything is made anew."""
+"""How many more plans and slots than instances may be added before everything is made anew,
+so that what nobody uses any more goes."""
 
 
 class Made(Struct, frozen=True, kw_only=True):
     """What the next compilation takes over: the table's sources and its parts by their names.
 
     `users` maps a pool to the plans that depend on it, `picks` a pool and TTL to the pool's own
-    plan, `added` counts the plans made since everything was made.
+    plan, `added` counts the plans and slots added since everything was made.
     """
 
     view: View
@@ -134,37 +135,79 @@ def _whole(view: View, made: Made | None) -> AnswerTable:
 
 def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> AnswerTable:
     """`previous` with `changes` in force."""
-    touched = changes.instances | changes.routes
-    if made.added > SPARE_PLANS or (changes.instances and _renamed(made.view, view, changes)):
+    index, slot_of, slots = _listed(view, previous, made, changes)
+    specs = (
+        (*made.specs, *list(index)[len(made.specs) :]) if index is not made.index else made.specs
+    )
+    fresh = [(number, specs[number]) for number in range(len(made.specs), len(specs))]
+    added = made.added + len(fresh) + len(slots) - len(previous.slots)
+    if added > SPARE_PLANS + len(slot_of):
         return _whole(view, made)
-    index, specs, slots, zones = made.index, made.specs, previous.slots, made.zones
-    if touched:
-        index, slots = dict(index), list(slots)
-        for name in touched & made.slot_of.keys():
-            slots[made.slot_of[name]] = _slot(view, name, index)
-        specs = (*specs, *list(index)[len(specs) :])
-    picks = {name: kept for name, kept in made.picks.items() if name not in changes.pools}
+    picks = dict(made.picks)
+    for name in changes.pools:
+        picks.pop(name, None)
     planner = Planner(view.pools, picks)
     plans = list(previous.plans)
     for number in sorted({plan for name in changes.pools for plan in made.users.get(name, ())}):
-        plans[number] = _plan(planner, specs[number])
-    fresh = list(enumerate(specs))[len(plans) :]
+        try:
+            plans[number] = _plan(planner, specs[number])
+        except ValueError:
+            return _whole(view, made)  # it matters only where the plan is still in use
     plans += [_plan(planner, spec) for _, spec in fresh]
-    apexes, names = previous.zones, previous.names
-    if changes.zones or changes.records:
-        zones = _read_zones(view, made)
-        apexes, names = assemble(list(zones.values()), _access(view, made.slot_of))
+    zones = _read_zones(view, made) if changes.zones or changes.records else made.zones
+    apexes, names = _named(view, previous, made, changes, zones, slot_of)
     after = Made(
         view=view,
         zones=zones,
-        slot_of=made.slot_of,
+        slot_of=slot_of,
         index=index,
         specs=specs,
         users=_users(made.users, fresh) if fresh else made.users,
         picks=planner.kept,
-        added=made.added + len(fresh),
+        added=added,
     )
     return replace(previous, zones=apexes, names=names, slots=slots, plans=plans, made=after)
+
+
+def _listed(
+    view: View, previous: AnswerTable, made: Made, changes: Changes
+) -> tuple[dict[Spec, int], dict[str, int], Sequence[Slot]]:
+    """(index of specs, slot of each instance, slots), with the changed instances in them."""
+    touched = changes.instances | changes.routes
+    if not touched:
+        return made.index, made.slot_of, previous.slots
+    index, slot_of, slots = dict(made.index), dict(made.slot_of), list(previous.slots)
+    for name in sorted(touched):
+        if name not in view.instances:
+            slot_of.pop(name, None)
+            continue
+        slot = _slot(view, name, index)
+        if name in slot_of:
+            slots[slot_of[name]] = slot
+        else:
+            slot_of[name] = len(slots)
+            slots.append(slot)
+    return index, slot_of, slots
+
+
+def _named(
+    view: View,
+    previous: AnswerTable,
+    made: Made,
+    changes: Changes,
+    zones: Mapping[str, ZoneData],
+    slot_of: Mapping[str, int],
+) -> tuple[Sequence[ZoneApex], dict[bytes, Name]]:
+    """The zones by index and the dictionary of names, made anew only where that must be."""
+    if not changes.zones and not changes.records:
+        if not _renamed(made.view, view, changes):
+            return previous.zones, previous.names
+        if all(_only_new(made.view, view, name) for name in changes.instances):
+            come = {name: slot_of[name] for name in changes.instances - made.slot_of.keys()}
+            wider = extend(previous.names, list(zones.values()), _access(view, come))
+            if wider is not None:
+                return previous.zones, wider
+    return assemble(list(zones.values()), _access(view, slot_of))
 
 
 def _read_zones(view: View, made: Made | None) -> dict[str, ZoneData]:
@@ -216,13 +259,17 @@ def _users(
     return {**before, **{pool: (*before.get(pool, ()), *added) for pool, added in lists.items()}}
 
 
+def _names(view: View, name: str) -> tuple[bool, tuple[str, ...]] | None:
+    instance = view.instances.get(name)
+    return None if instance is None else (instance.enabled, instance.names())
+
+
 def _renamed(old: View, new: View, changes: Changes) -> bool:
     """Whether any name came, went, or was switched on or off."""
+    return any(_names(old, name) != _names(new, name) for name in changes.instances)
 
-    def names(instance: Instance | None) -> tuple[bool, tuple[str, ...]] | None:
-        return None if instance is None else (instance.enabled, instance.names())
 
-    return any(
-        names(old.instances.get(name)) != names(new.instances.get(name))
-        for name in changes.instances
-    )
+def _only_new(old: View, new: View, name: str) -> bool:
+    """Whether an instance brings names at most: it is new and on, or its names stay."""
+    before, after = _names(old, name), _names(new, name)
+    return before == after or (before is None and after is not None and after[0])

@@ -3,6 +3,7 @@
 Four nodes and nothing else: `Answers` (a ready record set), `Weighted` (one draw), `Hashed` (by the
 client's network), `Located` (by where the client is). A plan knows no pool, health or policy any
 more; the native responder mirrors `walk` alone. Pure: the draw is an argument, integers only.
+Plans are trees, so the garbage collector is spared them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ By = Literal["network", "asn", "subdivision", "country", "oversea", "continent"]
 """What a `Located` node asks; `asn` also serves ISPs, `oversea` asks for a country but CN."""
 
 
-class Answers(Struct, frozen=True):
+class Answers(Struct, frozen=True, gc=False):
     """A leaf: a record set, ready for the wire, with its TTL in seconds.
 
     `wire` holds `count` records owned by `OWNER`; without records it is NODATA, or an error where
@@ -57,7 +58,7 @@ class Answers(Struct, frozen=True):
         )
 
 
-class Weighted(Struct, frozen=True):
+class Weighted(Struct, frozen=True, gc=False):
     """A draw among branches: `ends` are cumulated weights, () where every branch weighs 1."""
 
     total: int
@@ -65,7 +66,7 @@ class Weighted(Struct, frozen=True):
     ends: tuple[int, ...] = ()
 
 
-class Hashed(Struct, frozen=True):
+class Hashed(Struct, frozen=True, gc=False):
     """A consistent choice by the client's network: the branch whose key hashes highest with it.
 
     Rendezvous hashing: when a branch goes, only its clients move.
@@ -77,7 +78,7 @@ class Hashed(Struct, frozen=True):
     branches: tuple[Node, ...]
 
 
-class Spans(Struct, frozen=True):
+class Spans(Struct, frozen=True, gc=False):
     """The address space of a family in spans of equal branch; `starts` begins with 0."""
 
     bits: int
@@ -101,7 +102,7 @@ class Spans(Struct, frozen=True):
         return self.branches[index], depth
 
 
-class Located(Struct, frozen=True):
+class Located(Struct, frozen=True, gc=False):
     """A choice by where the client is; `otherwise` where nothing says so.
 
     By network the branch is in `v4` or `v6`; else in `branches` by AS number, ISO code or, for

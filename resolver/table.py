@@ -44,7 +44,7 @@ class Serving(Struct, frozen=True, kw_only=True):
             raise ValueError("a text about the server has at most 255 octets")
 
 
-class ZoneApex(Struct, frozen=True):
+class ZoneApex(Struct, frozen=True, gc=False):
     """What negative answers of a zone carry: its name, SOA data, and the least TTLs of the SOA."""
 
     name: bytes
@@ -53,7 +53,7 @@ class ZoneApex(Struct, frozen=True):
     serial: int
 
 
-class Cut(Struct, frozen=True):
+class Cut(Struct, frozen=True, gc=False):
     """A delegation: the name, its NS records, and (owner, records) of glue."""
 
     name: bytes
@@ -61,7 +61,7 @@ class Cut(Struct, frozen=True):
     glue: tuple[bytes, ...] = ()
 
 
-class Name(Struct, frozen=True):
+class Name(Struct, frozen=True, gc=False):
     """One name of our zones. Empty means an empty non-terminal (NODATA).
 
     `zone` indexes the table's zones, `slot` (-1: none) the instance whose plans give A and AAAA.
@@ -70,7 +70,7 @@ class Name(Struct, frozen=True):
     """
 
     zone: int
-    rrsets: dict[int, Answers] = field(default_factory=dict)
+    rrsets: dict[int, Answers]
     slot: int = -1
     absent: bool = False
     cut: Cut | None = None
@@ -78,7 +78,7 @@ class Name(Struct, frozen=True):
     ds: Answers | None = None
 
 
-class Slot(Struct, frozen=True):
+class Slot(Struct, frozen=True, gc=False):
     """An instance: the plans of A and AAAA, by index, and its TTL in seconds."""
 
     a: int

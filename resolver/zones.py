@@ -22,6 +22,8 @@ from .records import text
 from .table import Cut, Name, ZoneApex
 
 Sets = Mapping[bytes, dict[int, Answers]]
+NO_SETS: dict[int, Answers] = {}
+"""What names without static records share; nobody may change it."""
 _ADDRESSES = frozenset({A, AAAA, CNAME})
 
 
@@ -157,24 +159,53 @@ def assemble(
             names[apex] = replace(names[apex], above=above, ds=ds)
     switched_off = []
     for entry in access:
-        owner = wire_name(entry.name)
-        index = _home(owner, apexes)
-        where = f"instance {entry.instance}: access name {entry.name}"
-        if index < 0:
-            raise ValueError(f"{where} lies in none of our zones")
-        _refuse_barred(where, owner, zones[index].apex.name, names)
-        old = names.get(owner)
-        if old is not None and (
-            old.slot >= 0 or not old.rrsets.keys().isdisjoint((A, AAAA, CNAME))
-        ):
-            raise ValueError(f"{where} is taken by another instance or a static record")
-        names[owner] = (
-            Name(index, slot=entry.slot) if old is None else replace(old, slot=entry.slot)
-        )
+        owner, old = _place(names, zones, apexes, entry)
         if entry.off and old is None:
             switched_off.append(owner)
     _fill(names, apexes, switched_off)
     return [zone.apex for zone in zones], names
+
+
+def extend(
+    names: Mapping[bytes, Name], zones: Sequence[ZoneData], access: Iterable[Access]
+) -> dict[bytes, Name] | None:
+    """`names` with further access names, all switched on; sooner than `assemble`.
+
+    None where one of them comes to lie below a name that is switched off, which then is there.
+    """
+    apexes = {zone.apex.name: index for index, zone in enumerate(zones)}
+    wider = dict(names)
+    for entry in access:
+        owner, _ = _place(wider, zones, apexes, entry)
+        for above in _between(owner, zones[wider[owner].zone].apex.name):
+            if above not in wider:
+                wider[above] = Name(wider[owner].zone, NO_SETS)
+            elif wider[above].absent:
+                return None
+    return wider
+
+
+def _place(
+    names: dict[bytes, Name],
+    zones: Sequence[ZoneData],
+    apexes: Mapping[bytes, int],
+    entry: Access,
+) -> tuple[bytes, Name | None]:
+    """Put an access name among `names`; gives its wire form and what was there before."""
+    owner = wire_name(entry.name)
+    index = _home(owner, apexes)
+    where = f"instance {entry.instance}: access name {entry.name}"
+    if index < 0:
+        raise ValueError(f"{where} lies in none of our zones")
+    _refuse_barred(where, owner, zones[index].apex.name, names)
+    old = names.get(owner)
+    if old is None:
+        names[owner] = Name(index, NO_SETS, entry.slot)
+    elif old.slot >= 0 or not _ADDRESSES.isdisjoint(old.rrsets):
+        raise ValueError(f"{where} is taken by another instance or a static record")
+    else:
+        names[owner] = replace(old, slot=entry.slot)
+    return owner, old
 
 
 def _name(index: int, zone: ZoneData, owner: bytes, types: dict[int, Answers]) -> Name:
@@ -201,7 +232,7 @@ def _fill(
     names: dict[bytes, Name], apexes: Mapping[bytes, int], switched_off: Iterable[bytes]
 ) -> None:
     """Add the empty non-terminals, and mark the access names that are not there at all."""
-    blank = [Name(index) for index in range(len(apexes))]
+    blank = [Name(index, NO_SETS) for index in range(len(apexes))]
     parents: set[bytes] = set()
     for owner in list(names):
         if owner == ROOT or (owner in apexes and names[owner].above < 0):

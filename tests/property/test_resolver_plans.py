@@ -245,7 +245,7 @@ def seen(table: AnswerTable) -> dict[bytes, object]:
     return found
 
 
-NAMED = [("x.gtm.test",), ("y.gtm.test", "*.y.gtm.test"), ("z.sub.gtm.test",)]
+NAMED = [("x.gtm.test",), ("y.gtm.test", "*.y.gtm.test"), ("z.sub.gtm.test", "under.x.gtm.test")]
 PINS = [routes("r0", "ipv4", tier, by) for tier, by in ((1, "config"), (2, "op"), (2, ""))]
 BUCKETS = {
     "0": records(("www", "CNAME", ["x"]))["-"],
