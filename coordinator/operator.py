@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 import msgspec
 
-from gtm import codec, keys, view
+from gtm import codec, keys, links, view
 from gtm.errors import Compacted, GtmError, OutcomeUnknown, StoreDenied, StoreError
 from gtm.ports import Policy, Question
 from gtm.store import Store
@@ -80,7 +80,7 @@ def _call(
             code, sentence = Code.UNAVAILABLE, f"the coordinator cannot reach etcd: {error}"
         except GtmError as error:
             code, sentence = Code.INTERNAL, str(error)
-        raise AssertionError(await context.abort(code, sentence))
+        raise AssertionError(await context.abort(code, sentence, trailing_metadata=links.SPOKEN))
 
     return called
 

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from gtm.errors import GtmError, StartError, UnreachableError
-from gtm.links import Tls, channel
+from gtm.links import SPOKEN, Tls, channel
 from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorStub
 
@@ -142,7 +142,10 @@ class Client:
     def _error(self, error: grpc.aio.AioRpcError) -> GtmError:
         """The exception that says in one sentence what a failed call means."""
         said = " ".join((error.details() or "").split())
+        spoken = SPOKEN[0] in tuple(error.trailing_metadata() or ())
         match error.code():
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED if spoken and said:
+                return UnreachableError(said)
             case grpc.StatusCode.UNAVAILABLE:
                 return UnreachableError(
                     f"could not reach a coordinator at {self.address} ({_why(said)}); "

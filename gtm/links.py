@@ -16,6 +16,8 @@ from gtm.errors import StartError
 
 KEEPALIVE_MS = 20_000
 """A client pings a quiet link this often; not under 5 s (facts of gRPC servers)."""
+SPOKEN = (("gtm-spoken", "1"),)
+"""Trailing metadata of a refusal whose sentence is a part's own, not gRPC's of a broken link."""
 MAX_MESSAGE_BYTES = 16 << 20
 """The largest message either way: a frame of results, a set of resources."""
 

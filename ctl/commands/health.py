@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import json
+import re
 import time
 from typing import Any
 
@@ -12,6 +14,7 @@ from gtm.v1 import operator_pb2 as pb
 
 from .. import client, show
 
+_TARGET = re.compile(r"(?:\[([^\]]+)\]|([^:]+)):([0-9]{1,5})")
 _WORDS = {pb.HEALTH_UP: "up", pb.HEALTH_DOWN: "down", pb.HEALTH_UNKNOWN: "unknown"}
 _COLOURS = {"up": "green", "down": "red", "unknown": "yellow", "none": "dim"}
 
@@ -19,7 +22,13 @@ _COLOURS = {"up": "green", "down": "red", "unknown": "yellow", "none": "dim"}
 def add(command: str, parser: argparse.ArgumentParser) -> None:
     """Flags."""
     parser.description = "verdicts with every region's vote and evidence"
-    parser.add_argument("filter", metavar="ADDRESS|POOL|INSTANCE", nargs="?", default="")
+    parser.add_argument(
+        "filter",
+        metavar="ADDRESS|POOL|INSTANCE",
+        nargs="?",
+        default="",
+        help="an address, alone or with its port, or what names it; a check's name will do too",
+    )
     parser.add_argument("--watch", action="store_true", help="then every verdict as it changes")
     parser.add_argument("-o", dest="form", choices=("table", "json"), default="table")
     client.add_flags(parser)
@@ -30,22 +39,56 @@ def run(args: argparse.Namespace) -> int:
     return asyncio.run(_watch(args) if args.watch else _list(args))
 
 
+def target(text: str) -> tuple[str, int | None]:
+    """What to ask for, and the port where `text` is a target as it is shown: 192.0.2.1:80."""
+    found = _TARGET.fullmatch(text)
+    if found is None:
+        return text, None
+    try:
+        return str(ipaddress.ip_address(found[1] or found[2])), int(found[3])
+    except ValueError:
+        return text, None
+
+
 async def _list(args: argparse.Namespace) -> int:
+    filter_, port = target(args.filter)
+    there = True
     async with client.Client.of(args) as asked:
-        verdicts = list((await asked.verdicts(args.filter)).verdicts)
+        verdicts = [
+            verdict
+            for verdict in (await asked.verdicts(filter_)).verdicts
+            if port in (None, verdict.port)
+        ]
+        if args.filter and not verdicts:
+            there = await _stored(asked, args.filter)
     if args.form == "json":
         print(show.as_json([entry for verdict in verdicts for entry in shapes(verdict)]))
     elif verdicts:
         print("\n".join(render(verdict) for verdict in verdicts))
+    elif not args.filter:
+        print("there are no targets yet")
     else:
-        print(f"no target is named {args.filter!r}" if args.filter else "there are no targets yet")
-    return 1 if args.filter and not verdicts else 0
+        unknown = f"no target is named {args.filter!r}"
+        print(f"nothing of {args.filter} is probed" if there else unknown)
+    return 0 if there else 1
+
+
+async def _stored(asked: client.Client, name: str) -> bool:
+    """Whether a pool, an instance or a check is called so, whatever of it is probed."""
+    try:
+        stored = json.loads((await asked.get("all", name)).resources or "{}")
+    except client.AnswerNo:
+        return False
+    return not {"pools", "instances", "checks"}.isdisjoint(stored)
 
 
 async def _watch(args: argparse.Namespace) -> int:
     """Verdicts until the link breaks (which raises) or the user ends it; JSON is one a line."""
+    filter_, port = target(args.filter)
     async with client.Client.of(args) as asked:
-        async for message in asked.watch(args.filter):
+        async for message in asked.watch(filter_):
+            if port not in (None, message.verdict.port):
+                continue
             if args.form == "json":
                 extra = {"initial": message.initial, "gone": message.gone}
                 for entry in shapes(message.verdict):

@@ -111,11 +111,13 @@ class Scripted(OperatorServicer):
         self.resources: dict[str, Any] = {}
         self.verdicts = [VERDICT]
         self.fails: list[tuple[grpc.StatusCode, str]] = []
+        self.speaks = False
 
     async def _note(self, request: Any, context: Any) -> None:
         self.asked.append(request)
         if self.fails:
-            await context.abort(*self.fails.pop(0))
+            marks = links.SPOKEN if self.speaks else ()
+            await context.abort(*self.fails.pop(0), trailing_metadata=marks)
 
     async def Plan(self, request: Any, context: Any) -> pb.PlanResponse:
         await self._note(request, context)
@@ -239,6 +241,34 @@ async def test_health_of_an_unknown_name_is_a_no(coordinator: Coordinator) -> No
         "no target is named 'nobody'\n",
     )
     assert (await coordinator.gtm("health", "-o", "json"))[:2] == (0, "[]\n")
+
+
+@pytest.mark.parametrize(
+    ("asked", "filter_", "found"),
+    [
+        ("192.0.2.1:80", "192.0.2.1", True),
+        ("192.0.2.1:81", "192.0.2.1", False),
+        ("[2001:DB8::1]:80", "2001:db8::1", True),
+        ("2001:db8::1:80", "2001:db8::1:80", True),
+    ],
+)
+async def test_a_target_may_be_named_with_its_port_as_health_shows_it(
+    coordinator: Coordinator, asked: str, filter_: str, found: bool
+) -> None:
+    status, out, _ = await coordinator.gtm("health", "-o", "json", asked)
+    assert coordinator.script.asked[0].filter == filter_
+    assert (status, bool(json.loads(out))) == (0 if found else 1, found)
+    status, out, _ = await coordinator.gtm("health", "--watch", "-o", "json", asked)
+    assert bool(out) == found
+
+
+async def test_what_is_there_but_has_nothing_probed_is_no_unknown_name(
+    coordinator: Coordinator,
+) -> None:
+    coordinator.script.verdicts = []
+    coordinator.script.resources = {"pools": {"plain": {"type": "ipv4"}}}
+    assert (await coordinator.gtm("health", "plain"))[:2] == (0, "nothing of plain is probed\n")
+    assert (await coordinator.gtm("health", "plain", "-o", "json"))[:2] == (0, "[]\n")
 
 
 async def test_health_watch_prints_a_json_line_for_each_message_and_pool(
@@ -467,6 +497,16 @@ async def test_each_answer_of_a_coordinator_has_its_exit_status_and_sentence(
     assert err.startswith("gtm: ")
     assert "unexpected" not in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+async def test_what_a_coordinator_itself_says_of_an_outage_is_not_taken_for_a_broken_link(
+    coordinator: Coordinator, code: grpc.StatusCode
+) -> None:
+    coordinator.script.speaks = True
+    coordinator.script.fails = [(code, "the coordinator cannot reach etcd: no (more) answer")]
+    status, _, err = await coordinator.gtm("get", "all")
+    assert (status, err) == (3, "gtm: the coordinator cannot reach etcd: no (more) answer\n")
 
 
 def test_nobody_there_is_status_3(capsys: pytest.CaptureFixture[str]) -> None:
