@@ -9,6 +9,7 @@ is alone campaigns and is fenced.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -21,11 +22,14 @@ from gtm.store import Compare, Delete, Get, Lease, Listing, Op, Put, Store, pack
 from gtm.telemetry import transition
 
 from . import metrics
+from .mirror import followed
 
 LEASE_TTL_S = 5.0
 """After so long without a word a coordinator is gone, and another one may lead."""
 RETRY_S = (0.2, 2.0)
 """Least and greatest pause between attempts while the store is away."""
+REVOKE_S = 1.0
+"""For giving a lease back; it runs out by itself where the store does not hear us."""
 MAX_MEMBER_OPS = 1_000
 """Member keys written by one transaction."""
 
@@ -69,7 +73,7 @@ class Membership:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._wanted: dict[str, bytes] = {}
-        self._written: dict[str, bytes] = {}
+        self._written: dict[str, bytes | None] = {}
         self._wake = asyncio.Event()
 
     def put(self, key: str, value: bytes) -> None:
@@ -94,6 +98,7 @@ class Membership:
             if not ops:
                 await self._wake.wait()
                 continue
+            self._written |= dict.fromkeys(puts)  # from now on perhaps there, with some value
             try:
                 for start in range(0, len(ops), MAX_MEMBER_OPS):
                     await self._store.txn([], packed(ops[start : start + MAX_MEMBER_OPS]))
@@ -124,8 +129,8 @@ class Election:
         pause = _Pause()
         while True:
             try:
-                lease = await self._store.lease(LEASE_TTL_S)
                 await self._clear_own()
+                lease = await self._store.lease(LEASE_TTL_S)
             except StoreError as error:
                 if pause.first:
                     transition(log, "no lease", logging.WARNING, cause=str(error))
@@ -148,7 +153,9 @@ class Election:
                 self._leadership.lost("the lease is over")
                 await asyncio.gather(*tasks, return_exceptions=True)
                 if lease.remaining_s() > 0:
-                    await lease.revoke()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(REVOKE_S):
+                            await lease.revoke()
             transition(log, "the lease is over", logging.WARNING)
 
     async def _clear_own(self) -> None:
@@ -157,13 +164,12 @@ class Election:
         The next key has another create revision: whatever that life still sends is refused.
         """
         item = await self._store.get(self._key)
-        if item is not None and codec.decode(item.value, Leader).id == self._id:
+        if item is not None and _id_of(item.value) == self._id:
             mine = Compare(self._key, "create", "=", item.create_revision)
             await self._store.txn([mine], [Delete(self._key)])
 
     async def _campaign(self, lease: Lease) -> None:
-        watch = self._store.watch(self._key)
-        try:
+        async with contextlib.aclosing(followed(self._store, self._key)) as watch:
             async for news in watch:
                 # (create revision, revision of the change); a create revision of 0: not there
                 states: list[tuple[int, int]]
@@ -177,14 +183,14 @@ class Election:
                         for event in news.events
                         if event.key == self._key
                     ]
+                listed = isinstance(news, Listing) or news.relisted
                 for created, revision in states:
-                    await self._seen(created, revision, lease)
-        finally:
-            await watch.close()
+                    await self._seen(created, revision, lease, listed=listed)
 
-    async def _seen(self, created: int, revision: int, lease: Lease) -> None:
+    async def _seen(self, created: int, revision: int, lease: Lease, *, listed: bool) -> None:
+        """`listed`: read anew, perhaps of another history, whose revisions prove nothing."""
         ours = self._leadership.fence
-        if revision < ours or (created and created == ours):
+        if (revision < ours and not listed) or (created and created == ours):
             return  # older than our own key, or that key itself
         self._leadership.lost("another coordinator leads" if created else "the key went away")
         if not created:
@@ -209,6 +215,14 @@ class Election:
             elif done.reads and done.reads[0] and done.reads[0][0].lease == lease.id:
                 self._leadership.won(done.reads[0][0].create_revision, lease)
             return
+
+
+def _id_of(leader: bytes) -> str:
+    """Whose leader key this is; "" where it cannot be read."""
+    try:
+        return codec.decode(leader, Leader).id
+    except ValueError:
+        return ""
 
 
 class _Pause:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from gtm import keys, view
 from gtm.errors import StoreDenied
@@ -26,7 +26,7 @@ CATCH_UP_S = 10.0
 log = logging.getLogger("coordinator")
 
 
-async def _followed(store: Store, prefix: str) -> AsyncIterator[Listing | Batch]:
+async def followed(store: Store, prefix: str) -> AsyncGenerator[Listing | Batch, None]:
     """`prefix` for ever; a store that refuses us is asked again."""
     while True:
         watch = store.watch(prefix)
@@ -63,11 +63,10 @@ class Mirror:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        async for news in _followed(self._store, keys.SERVE):
-            if isinstance(news, Listing) or news.relisted:
-                if self.ready.is_set():
-                    transition(log, "a gap in the watch", revision=news.revision)
-                    self._gap()
+        async for news in followed(self._store, keys.SERVE):
+            if (isinstance(news, Listing) or news.relisted) and self.ready.is_set():
+                transition(log, "a gap in the watch", revision=news.revision)
+                self._gap()
             if isinstance(news, Listing):
                 events = self._listed(news)
                 changes = _everything(self.view)
@@ -131,7 +130,7 @@ class Table:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        async for news in _followed(self._store, self._prefix):
+        async for news in followed(self._store, self._prefix):
             if isinstance(news, Listing):
                 present = {item.key for item in news.items}
                 events = (

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 import gtm
 from gtm import codec, keys, links
-from gtm.errors import StartError, StoreDenied, StoreError
+from gtm.errors import GtmError, StartError, StoreDenied, StoreError
 from gtm.etcd import connect
 from gtm.etcd_options import EtcdOptions
 from gtm.ports import Policy
@@ -65,12 +65,14 @@ async def run(settings: Settings, policy: Policy, stop: asyncio.Event) -> None:
     )
     coordinator = Coordinator(settings, store, policy)
     starting = asyncio.create_task(coordinator.start())
-    stopping = asyncio.create_task(stop.wait())
+    stopping = asyncio.create_task(coordinator.until(stop))
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
+        if stopping.done():
+            stopping.result()  # also where a part broke before all had started
+        else:
             starting.result()
-            await coordinator.until(stop)
+            await stopping
     finally:
         starting.cancel()
         stopping.cancel()
@@ -116,14 +118,16 @@ class Coordinator:
 
     async def close(self) -> None:
         """End every part; the leadership is given up."""
+        # No new call from now on: an agent whose stream ends comes back within milliseconds.
+        closing = asyncio.ensure_future(self._server.stop(GRACE_S))
         await self._stack.aclose()
+        await closing
 
     async def start(self) -> None:
         """Open the doors and begin to judge from what the store says. Raises StartError."""
         settings = self._settings
         tls = links.Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
         self.port = links.listen(self._server, settings.grpc, tls, insecure=settings.insecure)
-        self._stack.push_async_callback(self._server.stop, GRACE_S)
         if settings.http:
             host, _, port = settings.http.rpartition(":")
             if not port.isdecimal():
@@ -139,6 +143,7 @@ class Coordinator:
             await followed.ready.wait()
         await self._restore()
         self._restored = True
+        self.judge.met(self._regions.values, ())  # what came while the store was read
         self._serve()
         self._begin(self.judge.run())
         self._begin(self.publisher.run())
@@ -230,7 +235,7 @@ class Coordinator:
     # ---- running -------------------------------------------------------------------------------
 
     async def until(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; an error that ended a part ends all, and is raised."""
+        """Wait until `stop` is set; what ends a part ends all, and is raised."""
         waits = [asyncio.create_task(event.wait()) for event in (stop, self._broken)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -238,13 +243,21 @@ class Coordinator:
             for wait in waits:
                 wait.cancel()
         for task in self._tasks:
-            if task.done() and not task.cancelled():
-                task.result()
+            if task.done():
+                if not task.cancelled():
+                    task.result()
+                if not stop.is_set():
+                    raise GtmError(f"{task.get_name()} ended although nobody stopped it")
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, name=getattr(work, "__qualname__", "a task"))
         self._tasks.add(task)
-        task.add_done_callback(lambda _: self._broken.set())
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._broken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s broke, and with it the coordinator", task.get_name(), exc_info=error)
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:

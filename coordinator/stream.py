@@ -96,6 +96,8 @@ class Stream:
                 ) from None
             if message is grpc.aio.EOF:
                 return
+            if self._ended.done():
+                self._ended.result()  # another stream speaks for the agent already
             self._heard = time.monotonic()
             try:
                 self._take(message)

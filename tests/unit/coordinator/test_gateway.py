@@ -390,3 +390,20 @@ async def test_a_region_is_met_at_its_first_hello(helpers: Any, connect: Any) ->
         await connect(made.port, "far-away").open()
         await helpers.until(lambda: store.get(keys.region("far-away")))
         await helpers.until(lambda: [one for one in made.engine.regions() if one.met])
+
+
+async def test_a_stream_that_was_replaced_is_not_listened_to_any_more() -> None:
+    taken: list[Any] = []
+    hello = pb.Hello(region="eu", agent_id="x", capabilities=CAPABLE)
+    replaced = stream.Stream(hello, taken.append)
+    replaced.assign(())
+    assert [one.revision for one in replaced.assignment.messages()] == [1]
+
+    class Context:
+        async def read(self) -> pb.FromAgent:
+            replaced.end(stream.Ended(grpc.StatusCode.ABORTED, "took over", "replaced"))
+            return pb.FromAgent(results=pb.Results(sequence=1, assignment_revision=1))
+
+    with pytest.raises(stream.Ended, match="took over"):
+        await replaced.read(Context())
+    assert replaced._sequence == 0

@@ -118,7 +118,7 @@ async def test_what_ended_is_not_remembered(helpers: Any) -> None:
     store = MemoryStore()
     async with leading(store, helpers) as one:
         verdicts = [keys.verdict("web", f"192.0.2.{number}", 80) for number in range(100)]
-        for values in ({key: b"1" for key in verdicts}, dict.fromkeys(verdicts)):
+        for values in (dict.fromkeys(verdicts, b"1"), dict.fromkeys(verdicts)):
             one.publisher.want(values)
             await helpers.until(lambda: not one.publisher.waiting)
         one.publisher.want({A: b"1"})
