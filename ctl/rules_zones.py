@@ -28,7 +28,7 @@ _SINGLE = (dns.rdatatype.CNAME, dns.rdatatype.DNAME)
 
 def zone_of(name: str, zones: Iterable[str]) -> str | None:
     """The deepest zone that `name` lies in; None where it lies in none."""
-    known = set(zones)
+    known = zones if isinstance(zones, frozenset) else frozenset(zones)
     while name:
         if name in known:
             return name
@@ -95,6 +95,7 @@ def _is_data(type_: dns.rdatatype.RdataType) -> bool:
 def judge(findings: Findings) -> Static:
     """Note what is wrong with zones (after `settled`); gives their records by owner."""
     static = Static()
+    zones = frozenset(findings.resources.zones)
     for name, zone in findings.resources.zones.items():
         path = f"zones.{name}"
         if not zone.nameservers:
@@ -103,9 +104,15 @@ def judge(findings: Findings) -> Static:
         findings.whole_seconds(f"{path}.ttl", zone.ttl)
         for timer in ("refresh", "retry", "expire", "minimum"):
             findings.whole_seconds(f"{path}.soa.{timer}", getattr(zone.soa, timer))
+        own = Static()
         for index, record in enumerate(zone.records):
-            _record(findings, f"{path}.records[{index}]", name, record, static)
-    _neighbours(findings, static)
+            _record(findings, f"{path}.records[{index}]", name, record, own)
+        _neighbours(findings, own)
+        for owner, types in own.types.items():
+            if zone_of(owner, zones) == name:  # else glue, or hidden by the zone that it lies in
+                static.types[owner] = types
+                if owner in own.aliases:
+                    static.aliases[owner] = own.aliases[owner]
     _loops(findings, static)
     _unreachable(findings, static)
     return static
@@ -122,6 +129,8 @@ def _record(findings: Findings, path: str, zone: str, record: Record, static: St
     here.setdefault(record.type, path)
     if record.name == "@" and record.type == "NS":
         findings.error(path, "the NS records of the apex are made from the zone's key nameservers")
+    if record.type == "NS" and owner.startswith("*."):
+        findings.error(path, "a wildcard can't be delegated (RFC 4592, section 4.2)")
     if not record.data:
         findings.error(f"{path}.data", "a record has at least one text of data")
     try:

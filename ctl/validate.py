@@ -15,7 +15,11 @@ from msgspec.structs import replace
 from gtm.config import Reading, Variants, read_files, read_plain
 from gtm.model import Resources
 from gtm.ports import Problem, Review
+from gtm.state import StoredZone
 from gtm.variants import settings_types
+from gtm.view import View
+from resolver.compiler import compile_table
+from resolver.place import Unplaced
 
 from . import rules_instances, rules_pools, rules_zones
 from .findings import Findings
@@ -57,6 +61,7 @@ def validate(
     resources: Resources, variants: Variants, broken: Iterable[tuple[str, str]] = ()
 ) -> tuple[Resources, tuple[Problem, ...]]:
     """The resources with what the set fills in, and all problems of the set, errors first."""
+    broken = tuple(broken)
     findings = Findings(resources, variants, broken)
     zones = {
         name: rules_zones.settled(name, zone, findings) for name, zone in resources.zones.items()
@@ -70,4 +75,32 @@ def validate(
     static = rules_zones.judge(findings)
     rules_pools.judge(findings)
     rules_instances.judge(findings, static)
-    return findings.resources, findings.problems()
+    problems = findings.problems()
+    if not broken and not any(problem.severity == "error" for problem in problems):
+        problems = (*_unservable(findings.resources), *problems)
+    return findings.resources, problems
+
+
+def _unservable(resources: Resources) -> tuple[Problem, ...]:
+    """What no rule here caught and yet no resolver could compile: refused before it is stored.
+
+    Resolvers keep their last table when they can't compile a new one, so nothing that would make
+    them do so may pass. Instances whose ids are still to be allocated are left out.
+    """
+    view = View(
+        zones={
+            name: StoredZone(nameservers=zone.nameservers, soa=zone.soa, ttl=zone.ttl)
+            for name, zone in resources.zones.items()
+        },
+        records={name: {"-": zone.records} for name, zone in resources.zones.items()},
+        instances={
+            name: instance
+            for name, instance in resources.instances.items()
+            if instance.id or instance.access_names
+        },
+    )
+    try:
+        compile_table(view, Unplaced())
+    except ValueError as error:
+        return (Problem(text=f"resolvers could not serve this: {error}"),)
+    return ()

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from ctl import policy, policy_child
+from ctl import policy, policy_child, validate
 from ctl.policy import ChildPolicy, DirectPolicy, PolicyFailed
+from ctl.validate import review_plain
 from gtm.ports import Question
 from gtm.view import View
 
@@ -204,3 +205,16 @@ def test_an_unexpected_failure_is_said_in_one_sentence() -> None:
             raise ZeroDivisionError("oh")
 
     assert policy_child._answer(Broken(), "problems", ({},)) == ("error", "ZeroDivisionError: oh")
+
+
+def test_what_resolvers_could_not_compile_is_refused_even_where_no_rule_knows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unable(*_: object) -> None:
+        raise ValueError("zone z.test: something new")
+
+    written = {"zones": {"z.test": {"nameservers": ["ns.example.net"]}}}
+    assert not review_plain(written).errors
+    monkeypatch.setattr(validate, "compile_table", unable)
+    [problem] = review_plain(written).errors
+    assert problem.text == "resolvers could not serve this: zone z.test: something new"
