@@ -17,7 +17,8 @@ MAX_NAME = 253
 
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _DOMAIN_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_OWNER_LABEL = re.compile(r"[a-z0-9_/-]{1,63}")
+_OWNER_LABEL = re.compile(r"\*|(?:[a-z0-9_/-]|\\\d{3}){1,63}", re.ASCII)
+_ESCAPE = re.compile(r"\\(\d{3}|[ -/:-~])", re.ASCII)
 _OCTET = r"(?:0|[1-9]\d?|1\d\d|2[0-4]\d|25[0-5])"
 _HOST_IPV4 = re.compile(rf"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.{_OCTET}){{3}}", re.ASCII)
 """Canonical IPv4 addresses of 1.0.0.0 to 223.255.255.255: the quick way for most of them."""
@@ -56,11 +57,13 @@ def domain(text: str) -> str:
 
 
 def owner(text: str, zone: str) -> str:
-    """The owner of records in `zone`, relative to it: `@`, `www`, `*.www`.
+    r"""The owner of records in `zone`, relative to it: `@`, `www`, `*.www`.
 
-    A name with a last dot is absolute and must lie in the zone.
+    A name with a last dot is absolute and must lie in the zone. Octets beyond letters, digits, -, _
+    and / are written as in master files (RFC 1035, section 5.1) and become `\DDD`, a dot inside
+    a label too.
     """
-    name = text.lower()
+    name = _ESCAPE.sub(_octet, text.lower())
     if name.endswith("."):
         absolute = name.removesuffix(".")
         if absolute == zone:
@@ -70,13 +73,22 @@ def owner(text: str, zone: str) -> str:
         name = absolute.removesuffix(f".{zone}")
     if name == "@":
         return name
-    if len(name) + len(zone) + 1 > MAX_NAME:
+    if len(name) - 3 * name.count("\\") + len(zone) + 1 > MAX_NAME:
         raise ValueError(f"{text[:40] + '...'!r} is too long with the zone's name behind it")
-    first, *rest = name.split(".")
-    for part in rest if first == "*" else [first, *rest]:
+    parts = ["*" if part == r"\042" else part for part in name.split(".")]
+    for part in parts:
         if not _OWNER_LABEL.fullmatch(part):
             raise ValueError(f"{text!r} is no name of records: {part!r} is no label")
-    return name
+    return ".".join(parts)
+
+
+def _octet(match: re.Match[str]) -> str:
+    r"""The one text of an escaped octet: itself where it needs no escape, else `\DDD`."""
+    code = int(match[1]) if match[1].isdecimal() else ord(match[1])
+    if code > 255:
+        raise ValueError(f"{match.string!r} is no name of records: {match[0]} is no octet")
+    plain = chr(code).lower()
+    return plain if plain.isascii() and (plain.isalnum() or plain in "-_/") else f"\\{code:03}"
 
 
 def absolute(name: str, zone: str) -> str:

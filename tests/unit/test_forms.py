@@ -68,7 +68,10 @@ def test_the_quick_way_agrees_with_the_library() -> None:
 OWNERS = [
     ("@", "@"), ("www", "www"), ("WWW", "www"), ("*", "*"), ("*.a", "*.a"), ("a.b", "a.b"),
     ("Example.NET.", "@"), ("www.Example.net.", "www"), ("_sip._tcp", "_sip._tcp"),
-    ("0/25", "0/25"),
+    ("0/25", "0/25"), ("*.a.*.b", "*.a.*.b"), (r"\042.a", "*.a"), (r"\065\b", "ab"),
+    (r"a\.b.c", r"a\046b.c"), (r"\000.\255", r"\000.\255"), (r"\*a", r"\042a"),
+    (r"x\\", r"x\092"), (r"\@", r"\064"), ("\\000" * 63, "\\000" * 63),
+    (r"a\046.example.net.", r"a\046"),
 ]  # fmt: skip
 
 
@@ -80,7 +83,26 @@ def test_an_owner_is_relative_to_its_zone(text: str, owner: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "a.", "example.org.", "xexample.net.", "a.*", "a..b", "a b", "x" * 64, "ä"]
+    "text",
+    [
+        "",
+        ".",
+        "a.",
+        "example.org.",
+        "xexample.net.",
+        "*a",
+        "a*.b",
+        "a..b",
+        "a b",
+        "x" * 64,
+        "ä",
+        "\\ä",
+        "a\\",
+        r"a\25",
+        r"a\256",
+        "\\000" * 64,
+        r"a\.example.net.",
+    ],
 )
 def test_what_is_no_owner_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"no name of records|outside"):
