@@ -6,9 +6,11 @@ Reading here trusts what was validated before it was stored; users' input goes t
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import NODEFAULT, UNSET, Struct
 
 from gtm.model import TYPES, Check, Pool, Resource
 from gtm.state import PoolState
@@ -19,12 +21,46 @@ T = TypeVar("T")
 _COMMON = frozenset(Check.__struct_fields__) - {"port", "options"}
 
 
+_BARE = frozenset({str, int, float, bool})
+
+
 def _enc_hook(value: object) -> object:
     if isinstance(value, Duration | Share):
         return str(value)
     if isinstance(value, Least | Voters):
         return value.plain()
     raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+@functools.cache
+def _fields(type_: type[Struct]) -> tuple[tuple[str, Any], ...]:
+    """The fields of a type with the defaults that are left out when written."""
+    fields = msgspec.structs.fields(type_)
+    if not type_.__struct_config__.omit_defaults:
+        return tuple((field.name, NODEFAULT) for field in fields)
+    return tuple(
+        (
+            field.name,
+            field.default if field.default_factory is NODEFAULT else field.default_factory(),
+        )
+        for field in fields
+    )
+
+
+def _builtins(value: Any) -> Any:
+    """`value` as plain data. Defaults go by equality; msgspec knows them by identity alone."""
+    if isinstance(value, Struct):
+        data = {}
+        for name, default in _fields(type(value)):
+            part = getattr(value, name)
+            if part is not default and part is not UNSET and part != default:
+                data[name] = part if type(part) in _BARE else _builtins(part)
+        return data
+    if isinstance(value, tuple | list):
+        return [_builtins(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _builtins(part) for key, part in value.items()}
+    return value if value is None or type(value) in _BARE else _enc_hook(value)
 
 
 def _dec_hook(type_: type, value: object) -> object:
@@ -40,7 +76,7 @@ def canonical(value: object) -> bytes:
 
 def plain(value: object) -> Any:
     """Any value of model or state as plain data, in the form that users write."""
-    data = msgspec.to_builtins(value, enc_hook=_enc_hook)
+    data = _builtins(value)
     if isinstance(value, Check):
         options = msgspec.json.decode(data.pop("options"))
         port = data.pop("port")
