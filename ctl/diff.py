@@ -108,7 +108,7 @@ def _data(text: str) -> dict[str, Any]:
 
 def _cut(value: Any) -> str:
     if value is None:
-        return "(not set)"
+        return "(absent)"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 3] + "..."
 
