@@ -33,6 +33,8 @@ from .targets import Assigned
 
 FLUSH_MS = 100
 """Results go out at most this often, unless FRAME_ROWS of them wait."""
+NEVER_MS = 1 << 62
+"""When nothing is due."""
 MAX_UNACKED = 64
 """Frames sent and not acknowledged; then results wait in the log."""
 HELLO_TIMEOUT_S = 5.0
@@ -128,8 +130,10 @@ class Link:
         self._unacked: deque[tuple[int, int]] = deque()  # (sequence, position after it)
         self._fresh: list[Identity] = []  # targets whose standing the coordinator should hear
         self._digest_at_ms = 0
-        self._flush_at_ms = 0
+        self._flush_at_ms = 0  # no sooner than that
+        self._due_ms = 0  # the results that wait go then
         self._heartbeats = 0
+        self._timed = (0, 0)  # (sequence of the frame that is timed, when it was sent); 0: none
         self._heartbeat_ms = 1000
         self._digest_ms = 60_000
         self._heard_ms = self._runner.now_ms()
@@ -139,15 +143,15 @@ class Link:
         """Whether the coordinator has welcomed this agent and is being heard."""
         return bool(self.coordinator_id)
 
-    def offered(self) -> None:
-        """There are new results."""
+    def offered(self, patience_ms: int) -> None:
+        """There are new results, which may wait for so long."""
         if not self.met:
             self.acked = self._sent = self._results.end  # its first digest will say it all
-        elif self.has_assignment and (
-            self._runner.now_ms() >= self._flush_at_ms
-            or self._results.end - self._sent >= FRAME_ROWS
-        ):
-            self._wake.set()
+        elif self.has_assignment:
+            due_ms = max(self._runner.now_ms() + patience_ms, self._flush_at_ms)
+            if due_ms < self._due_ms or self._results.end - self._sent >= FRAME_ROWS:
+                self._due_ms = min(self._due_ms, due_ms)
+                self._wake.set()
 
     @property
     def flushed(self) -> bool:
@@ -269,6 +273,10 @@ class Link:
         self._wake.set()
 
     def _take_ack(self, sequence: int) -> None:
+        timed, sent_ms = self._timed
+        if 0 < timed <= sequence:
+            metrics.ACKNOWLEDGED.observe((self._runner.now_ms() - sent_ms) / 1000)
+            self._timed = (0, 0)
         while self._unacked and self._unacked[0][0] <= sequence:
             self.acked = max(self.acked, self._unacked.popleft()[1])
         self._on_ack()
@@ -306,13 +314,13 @@ class Link:
             known = [one for one in fresh if (at := self._runner.standing(one)) and at.outcome]
             if known:  # by another coordinator's stream, or from before
                 await self._digest(call, known)
-        pending = self._results.end - self._sent
-        if pending and (now >= self._flush_at_ms or pending >= FRAME_ROWS):
-            await self._flush(call)
+        if now >= self._due_ms or self._results.end - self._sent >= FRAME_ROWS:
             self._flush_at_ms = now + FLUSH_MS
-        if self._flush_at_ms > now:
-            return min(self._digest_at_ms, self._flush_at_ms)
-        return self._digest_at_ms if self._digest_at_ms > now else now + FLUSH_MS
+            self._due_ms = NEVER_MS  # results that come while these are written set it again
+            if not await self._flush(call):
+                self._due_ms = self._flush_at_ms
+        due_ms = min(self._digest_at_ms, self._due_ms)
+        return due_ms if due_ms > now else now + FLUSH_MS
 
     async def _flush(self, call: Any) -> bool:
         """Send the results that wait; False where too many frames are unacknowledged."""
@@ -330,6 +338,7 @@ class Link:
                 continue
             self._sequence += 1
             frame.sequence = self._sequence
+            self._time()
             self._unacked.append((self._sequence, end))
             await call.write(agent_pb2.FromAgent(results=frame))
         return True
@@ -341,8 +350,14 @@ class Link:
             frame = digest_frame(part, self.assigned.revision, self._runner.now_ms())
             self._sequence += 1
             frame.sequence = self._sequence
+            self._time()
             self._unacked.append((self._sequence, self.acked))
             await call.write(agent_pb2.FromAgent(digest=frame))
+
+    def _time(self) -> None:
+        """Time the frame that is about to be sent, unless one is being timed."""
+        if not self._timed[0]:
+            self._timed = (self._sequence, self._runner.now_ms())
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -28,6 +28,9 @@ STALLED_MS = 250
 """A time-out noticed so much later than due says that this agent was asleep, not the target."""
 LATE_MS = 100
 """A probe that began so long after it was due is counted as late."""
+PATIENCE_MS = 1000
+"""A result that says what the ones before it said waits so long, at most half an interval, so that
+several travel together: a message costs both ends far more than a row in it."""
 SMOOTHING = 8
 """Each new round trip moves the smoothed one by the n-th part of their difference (RFC 6298)."""
 
@@ -68,6 +71,18 @@ class Standing:
         self.task: asyncio.Task[Outcome] | None = None
         self.hard: asyncio.TimerHandle | None = None
         self.due_ms = 0
+
+    @property
+    def patience_ms(self) -> int:
+        """How long the last result may wait: not at all before its streak is past all thresholds.
+
+        A coordinator may have missed one; the results after the last threshold are sent at once
+        for as long again.
+        """
+        target = self.target
+        if self.streak <= 2 * max(target.fall, target.rise):
+            return 0
+        return min(PATIENCE_MS, target.interval_ms // 2)
 
     def take(self, outcome: Outcome, ended_ms: int) -> Opinion:
         """Count an outcome in; returns the opinion before it."""
@@ -260,10 +275,11 @@ class Runner:
         target = standing.target
         if self._closed or self._standings.get(target.identity) is not standing:
             return
-        metrics.PROBES.labels(target.type, outcome.kind.name.lower()).inc()
+        metrics.ended(target.type, outcome)
         now = self.now_ms()
         before = standing.take(outcome, now)
         if before is not standing.opinion:
+            metrics.TRANSITIONS.labels(standing.opinion.name.lower()).inc()
             transition(
                 log,
                 f"target {standing.opinion.name.lower()}",
@@ -272,4 +288,4 @@ class Runner:
                 port=target.port,
                 reason=outcome.text,
             )
-        self._on_result(ProbeResult(target.identity, outcome, now))
+        self._on_result(ProbeResult(target.identity, outcome, now, standing.patience_ms))

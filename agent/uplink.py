@@ -69,7 +69,7 @@ class Uplink:
         self._results.append(result)
         metrics.DROPPED.inc(self._results.dropped - dropped)
         for link, _ in self._links.values():
-            link.offered()
+            link.offered(result.patience_ms)
         self._release()
 
     def trouble(self) -> str:
@@ -85,6 +85,8 @@ class Uplink:
 
     async def drain(self, seconds: float) -> None:
         """Wait until the open streams have had everything acknowledged, at most so long."""
+        for link, _ in self._links.values():
+            link.offered(0)
         try:
             async with asyncio.timeout(seconds):
                 while any(link.open and not link.flushed for link, _ in self._links.values()):
@@ -132,6 +134,7 @@ class Uplink:
         self._due = False
         self._members()
         metrics.STREAMS.set(self.streams)
+        metrics.COORDINATORS.set(len(self._links))
         live = [link.assigned for link, _ in self._links.values() if link.has_assignment]
         seen = [assigned.version for assigned in live]
         if live and seen != self._seen:  # a large set is not joined again for nothing

@@ -55,6 +55,7 @@ class Leadership:
         """The key is ours."""
         self._fence, self._lease = fence, lease
         metrics.LEADER.set(1)
+        metrics.LEADERSHIPS.inc()
         transition(log, "leading", fence=fence)
         self.changed()
 

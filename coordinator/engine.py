@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gtm.model import Resources
-from gtm.state import PoolState, Routes
+from gtm.state import Health, PoolState, Routes
 
 from . import pool, route
 from .alarms import Alarms, conditions
@@ -44,7 +44,7 @@ from .events import (
 from .evidence import Evidence
 from .picture import Picture, agent_views, region_views
 from .targets import Targets
-from .verdicts import Verdicts
+from .verdicts import HEALTH, Verdicts
 from .views import AgentView, AlarmView, Assigned, RegionView, VerdictView
 
 _NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
@@ -253,6 +253,13 @@ class Engine:
     def verdict(self, key: TargetKey, now: Now | None = None) -> VerdictView | None:
         """The verdict over one target; None where nobody names it."""
         return None if self.number(key) is None else self._picture(now).verdict(key)
+
+    def tally(self) -> tuple[dict[Health, int], int]:
+        """How many targets have each standing verdict, and how many of these are pending."""
+        numbers = self._targets.numbers()
+        counts = np.bincount(self._verdicts.code[numbers], minlength=len(HEALTH))
+        pending = int(np.count_nonzero(self._verdicts.pending[numbers]))
+        return dict(zip(HEALTH, map(int, counts), strict=True)), pending
 
     def _picture(self, now: Now | None) -> Picture:
         return Picture(

@@ -127,6 +127,7 @@ class Judge:
     def handle(self, event: Incoming) -> None:
         """Put one event through the engine."""
         now = self._clock()
+        metrics.EVENTS.labels(type(event).__name__).inc()
         with metrics.JUDGING.time():
             effects = self.engine.handle(event, now)
         if effects:
@@ -147,6 +148,7 @@ class Judge:
     def _out(self, effects: list[Effect], now: Now) -> None:
         self._publisher.want(dict(_written(effect, now) for effect in effects))
         for effect in effects:
+            metrics.DECISIONS.labels(type(effect).__name__).inc()
             if isinstance(effect, PublishVerdict):
                 self._verdict(effect)
             elif isinstance(effect, RaiseAlarm):
@@ -157,7 +159,6 @@ class Judge:
                 members = effect.state.members
                 answered = sum(member.answered for member in members)
                 transition(log, f"pool {effect.name}: {answered} of {len(members)} answered")
-        metrics.ALARMS.set(len(self.engine.alarms()))
 
     def _verdict(self, effect: PublishVerdict) -> None:
         target, record = effect.target, effect.record

@@ -1,15 +1,18 @@
-"""The coordinator's metrics, `gtm_coordinator_*`; labels are from small fixed sets only."""
+"""What the coordinator counts, `gtm_coordinator_*`; labels are from small fixed sets only.
+
+What stands at a moment (verdicts, pools, regions, lags) is read at a scrape: see `standing`.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
 LEADER = Gauge("gtm_coordinator_leader", "1 while this coordinator leads")
+LEADERSHIPS = Counter("gtm_coordinator_leaderships_total", "Leaderships that began")
 AGENTS = Gauge("gtm_coordinator_agents", "Agents that stream to this coordinator")
 TARGETS = Gauge("gtm_coordinator_targets", "Targets that are probed")
 REPLICAS = Gauge("gtm_coordinator_replicas", "Resolvers that report")
 WATCHERS = Gauge("gtm_coordinator_verdict_watchers", "Open WatchVerdicts calls")
-ALARMS = Gauge("gtm_coordinator_alarms", "Alarms that stand")
 RESULTS = Counter("gtm_coordinator_results_total", "Rows of results and digests taken from agents")
 REFUSED_ROWS = Counter(
     "gtm_coordinator_refused_rows_total", "Rows that spoke of indexes that are not assigned"
@@ -17,6 +20,8 @@ REFUSED_ROWS = Counter(
 STREAMS_ENDED = Counter(
     "gtm_coordinator_streams_ended_total", "Agent streams that we ended", ["reason"]
 )
+EVENTS = Counter("gtm_coordinator_events_total", "Events that were judged", ["event"])
+DECISIONS = Counter("gtm_coordinator_decisions_total", "What was decided", ["decision"])
 VERDICTS = Counter("gtm_coordinator_verdict_changes_total", "Verdicts that changed", ["verdict"])
 JUDGING = Histogram(
     "gtm_coordinator_judging_seconds",
@@ -27,6 +32,16 @@ PUBLISHING = Histogram(
     "gtm_coordinator_publishing_seconds",
     "One transaction of the publisher",
     buckets=(0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+)
+PUBLISH_LAG = Histogram(
+    "gtm_coordinator_publish_lag_seconds",
+    "From the first decision that waited, while leading, until all of them were in the store",
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+SERVE_LAG = Histogram(
+    "gtm_coordinator_serve_lag_seconds",
+    "From our seeing a revision until a resolver told us that it serves it",
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 PUBLISHED_KEYS = Counter("gtm_coordinator_published_keys_total", "Keys written by the publisher")
 PUBLISH_FAILURES = Counter(

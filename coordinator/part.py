@@ -41,6 +41,7 @@ from .planner import Planner
 from .publisher import Publisher
 from .replicas import Replicas
 from .settings import Settings
+from .standing import Standing, StoreHealth
 from .status import Members, Status
 
 START_PATIENCE_S = 5.0
@@ -105,7 +106,12 @@ class Coordinator:
         self._membership = Membership(store)
         self._server = links.server()
         self._health = HealthServicer()
-        self._door = HttpDoor(self.not_ready)
+        self.replicas: Replicas | None = None
+        self._store_health = StoreHealth(store)
+        standing = Standing(
+            self.engine, self.publisher, self._store_health, lambda: self.replicas, self.not_ready
+        )
+        self._door = HttpDoor(self.not_ready, standing.registry())
         self._policy = policy
         self._stack = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,6 +154,7 @@ class Coordinator:
         self._begin(self.judge.run())
         self._begin(self.publisher.run())
         self._begin(self.election.run())
+        self._begin(self._store_health.run())
         await self._server.start()
         transition(
             log,
@@ -177,7 +184,8 @@ class Coordinator:
             met=self.publisher.met,
         )
         self._stack.callback(self.gateway.close)
-        replicas = Replicas(coordinators)
+        self.replicas = replicas = Replicas(coordinators)
+        replicas.published(self.mirror.serve_revision)
         status = Status(
             self.id,
             self._store,
@@ -310,6 +318,8 @@ class Coordinator:
         await self.judge.restore(self._store, lambda: self.mirror.view)
 
     def _changed(self, view: View, changes: Changes, events: tuple[Event, ...]) -> None:
+        if self.replicas is not None:
+            self.replicas.published(self.mirror.serve_revision)
         if self._restored:
             self.judge.changed(view, changes, events)
         else:

@@ -69,6 +69,8 @@ class Publisher:
         self._took_over = 0
         """The fence under which the store was read; 0: it must be read before the next write."""
         self._wake = asyncio.Event()
+        self._waits_since: float | None = None
+        """When, on the monotonic clock, the first wanted key that we may write began to wait."""
 
     # ---- fed -----------------------------------------------------------------------------------
 
@@ -110,6 +112,8 @@ class Publisher:
         """Have these values in the store, None for none; all together where they fit."""
         self._wanted.update(changes)
         self._dirty.update(changes)
+        if self._waits_since is None and changes and self._leadership.fence:
+            self._waits_since = time.monotonic()
         self._wake.set()
 
     def met(self, region: str) -> None:
@@ -158,6 +162,13 @@ class Publisher:
         """Keys that are not yet in the store as they should be."""
         return len(self._dirty)
 
+    @property
+    def waits_s(self) -> float:
+        """Seconds for which something has waited to be written while we led; 0 where nothing."""
+        if self._waits_since is None or not self._leadership.fence:
+            return 0.0
+        return time.monotonic() - self._waits_since
+
     # ---- writes --------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -196,17 +207,22 @@ class Publisher:
             if not self._took_over:
                 return 0.0  # a gap meanwhile: what was read may be of before it
             transition(log, "took over", differing=len(self._differing()))
+        wrote = False
         while differing := self._differing():
             values = {key: self._wanted.get(key) for key in differing}
             head = self._head
             for batch in batches(values, self._together):
                 if not await self._write(fence, head, batch):
                     return HEAD_WAIT_S
+                wrote = True
                 if self._head != head or not self._took_over:
                     break  # what is left was decided on another configuration, or another past
             if not self._took_over:
                 return 0.0
             # more may have been decided meanwhile
+        if wrote:
+            metrics.PUBLISH_LAG.observe(self.waits_s)
+        self._waits_since = None
         return None
 
     def _differing(self) -> list[str]:

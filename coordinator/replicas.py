@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ MAX_REPLICAS = 2_000
 """Resolvers that are remembered."""
 SILENCE_S = 60.0
 """After so long without a report a resolver is forgotten."""
+MAX_REVISIONS = 1_024
+"""Revisions of which it is remembered when we saw them."""
 MAX_LISTEN = 16
 MAX_CHARS = 128
 """Addresses of one resolver, and characters of each text in its report."""
@@ -32,6 +35,40 @@ class Replicas(ReplicasServicer):
     ) -> None:
         self._coordinators, self._monotonic = coordinators, monotonic
         self._reports: dict[str, tuple[float, pb.ReportRequest]] = {}
+        self._revisions: list[int] = []
+        self._seen: list[float] = []
+
+    def published(self, revision: int) -> None:
+        """We see this revision of what resolvers serve."""
+        if self._revisions and revision <= self._revisions[-1]:
+            if revision == self._revisions[-1]:
+                return
+            self._revisions, self._seen = [], []  # another history of the store
+        self._revisions.append(revision)
+        self._seen.append(self._monotonic())
+        if len(self._revisions) > MAX_REVISIONS:
+            del self._revisions[: MAX_REVISIONS // 2], self._seen[: MAX_REVISIONS // 2]
+
+    def behind_s(self) -> float:
+        """How long the resolver that is farthest behind has lacked a revision; 0: none does."""
+        self._forget()
+        now, longest = self._monotonic(), 0.0
+        for _, report in self._reports.values():
+            first = bisect_right(self._revisions, report.served_revision)
+            if first < len(self._seen):
+                longest = max(longest, now - self._seen[first])
+        return longest
+
+    def stale(self) -> int:
+        """How many resolvers mark their answers stale."""
+        self._forget()
+        return sum(report.stale for _, report in self._reports.values())
+
+    def _measure(self, before: int, served: int) -> None:
+        """Note how long the oldest revision that a resolver newly serves has taken."""
+        first = bisect_right(self._revisions, before)
+        if first < bisect_right(self._revisions, served):
+            metrics.SERVE_LAG.observe(self._monotonic() - self._seen[first])
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
         """Remember a resolver's report and name all coordinators."""
@@ -48,6 +85,8 @@ class Replicas(ReplicasServicer):
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{MAX_REPLICAS} resolvers report to this coordinator already",
             )
+        if request.id in self._reports:
+            self._measure(self._reports[request.id][1].served_revision, request.served_revision)
         self._reports[request.id] = (self._monotonic(), request)
         metrics.REPLICAS.set(len(self._reports))
         return pb.ReportResponse(coordinators=sorted(self._coordinators()))

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
+from . import etcd_meters
 from .errors import OutcomeUnknown, StartError, StoreUnavailable
 from .etcd_errors import Meaning, meaning, refusal
 from .etcd_options import Endpoint, EtcdOptions, credentials, endpoint
@@ -41,6 +42,11 @@ class Method(Generic[Asked, Answered]):
     path: str
     asked: type[Asked]
     answered: type[Answered]
+
+    @property
+    def name(self) -> str:
+        """The method's own name."""
+        return self.path.rpartition("/")[2]
 
     def on(self, channel: Any) -> Any:
         """The unary callable for this method on `channel`."""
@@ -190,6 +196,12 @@ class Link:
         StoreUnavailable, OutcomeUnknown (writes only), StoreDenied, NoSpace, LeaseLost,
         `AnswerTooLarge`, `RevisionCompacted`, or StoreError for a request that etcd refuses.
         """
+        with etcd_meters.call(method.name):
+            return await self._called(method, request, write=write)
+
+    async def _called(
+        self, method: Method[Asked, Answered], request: Asked, *, write: bool
+    ) -> Answered:
         deadline = time.monotonic() + self.options.timeout_s
         pause = Backoff(0.02, 1.0)
         renewed = False

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 
+from . import etcd_meters
 from .errors import StoreDenied, StoreError
 from .etcd_audit import Audit
 from .etcd_errors import Meaning, refusal
@@ -58,6 +59,7 @@ class EtcdWatch:
         self._queue: asyncio.Queue[Listing | Batch | _End] = asyncio.Queue(MAX_WAITING)
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        etcd_meters.WATCHES.add(self)
 
     def __aiter__(self) -> AsyncIterator[Listing | Batch]:
         if self._task is None and not self._closed:
@@ -73,6 +75,7 @@ class EtcdWatch:
         if self._closed:
             return
         self._closed = True
+        etcd_meters.WATCHES.discard(self)
         self.on_close(self)
         if self._task is not None:
             self._task.cancel()
@@ -141,6 +144,7 @@ class EtcdWatch:
         listing, cluster = pages.listing, pages.cluster
         if first:
             self.lists += 1
+            etcd_meters.LISTS.inc()
             await self._queue.put(mirror.first(listing, cluster))
             return
         if tell_all or mirror.another_history(listing.revision, cluster):
@@ -159,6 +163,7 @@ class EtcdWatch:
                 items = {one.key: one for one in whole.listing.items if one.key in wanted}
             batch = mirror.relisted(listing.revision, cluster, items.values(), gone)
         self.lists += 1
+        etcd_meters.LISTS.inc()
         _log.info("watch on %s listed again: %d differences", prefix, len(batch.events))
         await self._queue.put(batch)
 
@@ -170,6 +175,7 @@ class EtcdWatch:
         try:
             await stream.open()
             self.streams += 1
+            etcd_meters.STREAMS.inc()
             self._mirror.begin()
             start, end = prefix_range(self.prefix)
             create = pb.WatchCreateRequest(
@@ -209,6 +215,7 @@ class EtcdWatch:
                 await stream.send(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
             if await audit.turn():
                 self.gaps += 1
+                etcd_meters.GAPS.inc()
                 _log.warning("watch on %s has a gap: listing again", self.prefix)
                 return Next.RELIST
 

@@ -15,7 +15,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import h11
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from gtm.errors import StartError
 
@@ -23,6 +29,8 @@ MAX_CONNECTIONS = 64
 """HTTP connections at once; further ones are closed at once."""
 REQUEST_TIMEOUT_S = 5.0
 """For a whole request on the HTTP door."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter
 
 
 class _Json(logging.Formatter):
