@@ -12,11 +12,15 @@ from .probes.base import Identity, Outcome
 
 
 class ProbeResult(Struct, frozen=True):
-    """What one probe found out; `ended_ms` is of the agent's monotonic clock."""
+    """What one probe found out; `ended_ms` is of the agent's monotonic clock.
+
+    `patience_ms` is how long it may wait for others to travel with: 0 where it may turn a vote.
+    """
 
     identity: Identity
     outcome: Outcome
     ended_ms: int
+    patience_ms: int = 0
 
 
 class ResultLog:

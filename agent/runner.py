@@ -74,10 +74,10 @@ class Standing:
 
     @property
     def patience_ms(self) -> int:
-        """How long the last result may wait: not at all before its streak is past all thresholds.
+        """How long the last result may wait: not at all while its streak may turn a vote.
 
-        A coordinator may have missed one; the results after the last threshold are sent at once
-        for as long again.
+        Streaks of coordinators may lag behind ours, by results that they did not take; so it is
+        at once for twice as long as the thresholds want.
         """
         target = self.target
         if self.streak <= 2 * max(target.fall, target.rise):

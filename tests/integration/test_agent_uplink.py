@@ -16,7 +16,7 @@ from agent import metrics
 from agent.link import Hello
 from agent.part import run
 from agent.probes.base import Kind, Outcome, Reason, Target
-from agent.results import ResultLog
+from agent.results import ProbeResult, ResultLog
 from agent.runner import Runner
 from agent.settings import Settings
 from agent.uplink import MAX_LINKS, Uplink
@@ -296,6 +296,31 @@ async def test_a_new_stream_uses_its_own_indexes_for_kept_results() -> None:
         assert set(frame.target) == {77}
         assert frame.assignment_revision == 5
         assert list(coordinator.now.digests[0].target) == [77]
+
+
+async def test_patient_results_travel_together_and_with_the_first_that_is_not() -> None:
+    hour_ms = 3_600_000
+    coordinator = Coordinator("c1", snapshot(target(1, interval_ms=hour_ms)))
+    async with playing(coordinator) as agent:
+        await until(lambda: coordinator.streams and coordinator.now.rows() and not len(agent.log))
+        (identity,) = agent.uplink._targets
+
+        def offer(number: int, patience_ms: int) -> None:
+            outcome = Outcome(Kind.SUCCESS, rtt_us=number)
+            agent.uplink.offer(ProbeResult(identity, outcome, agent.runner.now_ms(), patience_ms))
+
+        for number in (11, 12, 13):
+            offer(number, hour_ms)
+            await asyncio.sleep(0.15)
+        assert len(coordinator.now.results) == 1
+        offer(14, 0)
+        await until(lambda: len(coordinator.now.results) == 2)
+        assert list(coordinator.now.results[1].rtt_us) == [11, 12, 13, 14]
+        offer(15, 50)  # and none waits longer than it may
+        await until(lambda: coordinator.now.rows()[-1] == 15)
+        offer(16, hour_ms)
+        await agent.uplink.drain(5.0)  # the last ones go when the agent ends
+        assert coordinator.now.rows()[-1] == 16
 
 
 async def test_frames_without_acknowledgement_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
