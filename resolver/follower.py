@@ -75,6 +75,8 @@ class Follower(Generic[T]):
         """Why the newest state is not in force; "" where it is."""
         self.revision = 0
         """The revision in force."""
+        self.compiled, self.compiling_s = 0, 0.0
+        """States compiled, or refused, and the seconds that it took."""
         self._store, self._compile, self._aged, self._on_table = store, compiler, aged, on_table
         self._watch: Watch | None = None
         self._known = NEVER
@@ -156,6 +158,14 @@ class Follower(Generic[T]):
 
     def _made(self, revision: int) -> tuple[View, T] | Exception:
         """The state with everything that is pending in force, or why it can't be. Any thread."""
+        begun = time.monotonic()
+        try:
+            return self._attempt(revision)
+        finally:
+            self.compiled += 1
+            self.compiling_s += time.monotonic() - begun
+
+    def _attempt(self, revision: int) -> tuple[View, T] | Exception:
         view, previous = self._base
         events = Batch(revision, tuple(self._pending.values()))
         try:

@@ -1,6 +1,7 @@
 """What a resolver counts, and how it shows it: plain integers on the query path, metrics on demand.
 
-Decides nothing. A scrape reads the counts; a query pays one list index.
+Decides nothing. A scrape reads the counts; a query pays a few look-ups. Names are counted for
+access names alone, up to `MAX_NAMES` of them: what strangers ask makes no label.
 """
 
 from __future__ import annotations
@@ -8,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
+
+from .message import name_text
+from .table import AnswerTable, Name
 
 RCODES = (
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "6", "7", "8", "9", "10",
@@ -32,11 +41,64 @@ class Tally:
         return sum(self.outcomes)
 
 
+MAX_NAMES = 1_000
+"""Access names with counts of their own; queries for further ones are counted together."""
+OTHER, NONE = "(other)", "(none)"
+"""Label of the access names beyond the bound, and of names that are no access names."""
+
+
+class NameTally:
+    """Queries by the name asked, each a list as in `Tally.outcomes`.
+
+    An access name that went away is forgotten at the next scrape.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, list[int]] = {}
+        self._other = [0] * (len(RCODES) + 1)
+        self._none = [0] * (len(RCODES) + 1)
+
+    def of(self, table: AnswerTable, query: bytes) -> list[int]:
+        """The counts of the name that `query` asks for; whatever it is, nothing is raised."""
+        qname = query[12 : query.find(0, 12) + 1].lower()
+        return self._known.get(qname) or self._first(table, qname)
+
+    def _first(self, table: AnswerTable, qname: bytes) -> list[int]:
+        name = table.names.get(qname)
+        if name is None or name.slot < 0:
+            return self._none
+        if len(self._known) >= MAX_NAMES:
+            return self._other
+        self._known[qname] = found = [0] * (len(RCODES) + 1)
+        return found
+
+    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, list[int]]]:
+        """(label, counts) of all, after what is no access name of `table` was forgotten."""
+        names = table.names if table is not None else {}
+        for qname in [known for known in self._known if not _steered(names.get(known))]:
+            del self._known[qname]
+        for qname, counts in self._known.items():
+            yield name_text(qname), counts
+        yield OTHER, self._other
+        yield NONE, self._none
+
+
+def _steered(name: Name | None) -> bool:
+    return name is not None and name.slot >= 0
+
+
 class Standing(Struct, frozen=True, kw_only=True):
     """What a resolver says of itself at one moment; ages in seconds (inf: never)."""
 
+    ready: bool
+    table: AnswerTable | None
     revision: int
     age_s: float
+    stale: bool
+    compiled: int
+    compiling_s: float
+    snapshot_revision: int
+    reported: int
     refused_states: int
     snapshot_errors: int
     tcp_connections: int
@@ -52,6 +114,7 @@ class Meters(Collector):
 
     def __init__(self, standing: Callable[[], Standing]) -> None:
         self.udp, self.tcp = Tally(), Tally()
+        self.names = NameTally()
         self._standing = standing
 
     def queries(self) -> int:
@@ -78,7 +141,20 @@ class Meters(Collector):
         yield queries
         yield failed
         now = self._standing()
+        yield self._by_name(now.table)
+        yield SummaryMetricFamily(
+            "gtm_resolver_compile_seconds",
+            "From news of the store to the table made of it.",
+            count_value=now.compiled,
+            sum_value=now.compiling_s,
+        )
         for name, text, value in (
+            ("ready", "1 while /readyz says yes.", now.ready),
+            ("stale", "1 while answers are marked stale.", now.stale),
+            ("zones", "Zones that are served.", len(now.table.zones) if now.table else 0),
+            ("names", "Names that exist in them.", len(now.table.names) if now.table else 0),
+            ("reported_coordinators", "Coordinators that our last report reached.", now.reported),
+            ("snapshot_revision", "Revision of the last snapshot written.", now.snapshot_revision),
             ("served_revision", "Revision of the store that answers come from.", now.revision),
             ("state_age_seconds", "Since that was known to be the newest.", now.age_s),
             ("tcp_connections", "TCP connections at present.", now.tcp_connections),
@@ -94,3 +170,15 @@ class Meters(Collector):
             ("geo_errors", "Records of geo data that could not be read.", now.geo_errors),
         ):
             yield CounterMetricFamily(f"gtm_resolver_{name}", text, value=value)
+
+    def _by_name(self, table: AnswerTable | None) -> Metric:
+        # Not a label "instance": Prometheus keeps that one for whom it scraped.
+        queries = CounterMetricFamily(
+            "gtm_resolver_name_queries", "Queries by access name and rcode.",
+            labels=("name", "rcode"),
+        )  # fmt: skip
+        for label, counts in self.names.rows(table):
+            for rcode, count in zip((*RCODES, "none"), counts, strict=True):
+                if count:
+                    queries.add_metric((label, rcode), count)
+        return queries

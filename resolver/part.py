@@ -23,6 +23,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 import gtm
+from gtm import etcd_meters
 from gtm.errors import StartError
 from gtm.etcd import EtcdOptions, connect
 from gtm.links import Tls
@@ -135,6 +136,7 @@ class Resolver:
         self.listener.check()
         registry = CollectorRegistry()
         registry.register(self.meters)
+        registry.register(etcd_meters.REGISTRY)
         ProcessCollector(registry=registry)
         door = HttpDoor(self.unready, registry)
         host, port = endpoint(self.settings.http, "http")
@@ -196,8 +198,15 @@ class Resolver:
         connections, doors = self.listener.connections, self.listener.doors
         databases = self.locator.databases if isinstance(self.locator, Atlas) else ()
         return Standing(
+            ready=not self.unready(),
+            table=self.follower.table,
             revision=self.follower.revision,
             age_s=self.follower.age_s(),
+            stale=self.stale(),
+            compiled=self.follower.compiled,
+            compiling_s=self.follower.compiling_s,
+            snapshot_revision=self.writer.written_revision if self.writer else 0,
+            reported=self.reporter.reached,
             refused_states=self.follower.refused,
             snapshot_errors=self.writer.errors if self.writer else 0,
             tcp_connections=len(connections),
@@ -207,6 +216,10 @@ class Resolver:
             oversize=sum(door.oversize for door in doors),
             geo_errors=sum(database.errors for database in databases),
         )
+
+    def stale(self) -> bool:
+        """Whether answers are marked stale, or come from the snapshot."""
+        return self.follower.age_s() > STALE_AFTER_S or not self.follower.listed.is_set()
 
     def report(self) -> operator_pb2.ReportRequest:
         """What the coordinators are told."""
@@ -218,7 +231,7 @@ class Resolver:
             served_revision=self.follower.revision,
             geo_hash=geo_hash(self.locator),
             snapshot_age_s=age_s,
-            stale=age_s > STALE_AFTER_S or not self.follower.listed.is_set(),
+            stale=self.stale(),
             queries=self.meters.queries(),
             refused_states=self.follower.refused,
         )
@@ -231,6 +244,7 @@ class Resolver:
     def _answering(self, transport: Transport, tally: Tally) -> Answer:
         """The responder over the table of the moment, counted; it never raises."""
         outcomes, draw, now = tally.outcomes, random.getrandbits, time.monotonic
+        counts_of = self.meters.names.of
 
         def answer(query: bytes, client: bytes) -> bytes | None:
             table = self.follower.table or self._not_ready
@@ -241,7 +255,9 @@ class Resolver:
                 if tally.failed == 1:
                     _log.exception("a query broke the responder: %s", query[:512].hex())
                 reply = None
-            outcomes[SILENT if reply is None else reply[3] & 15] += 1
+            outcome = SILENT if reply is None else reply[3] & 15
+            outcomes[outcome] += 1
+            counts_of(table, query)[outcome] += 1
             return reply
 
         return answer

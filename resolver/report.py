@@ -67,6 +67,11 @@ class Reporter:
         for link in self.links.values():
             link.changed.set()
 
+    @property
+    def reached(self) -> int:
+        """Coordinators that the last report arrived at."""
+        return sum(link.reached is True for link in self.links.values())
+
     async def close(self) -> None:
         """End every link."""
         links = tuple(self.links.values())
