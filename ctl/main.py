@@ -46,6 +46,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children exec; it only writes notes
     try:
         return _run(arguments)
     except SystemExit as ended:

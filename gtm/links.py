@@ -75,8 +75,21 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
+def is_address(address: str) -> bool:
+    """Whether this has the form `host:port`, an IPv6 address in brackets."""
+    host, _, port = address.rpartition(":")
+    bare = host[1:-1] if host[:1] + host[-1:] == "[]" else host
+    return (
+        bool(bare)
+        and (":" not in bare or bare != host)
+        and (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+    )
+
+
 def channel(address: str, tls: Tls, *, insecure: bool = False) -> grpc.aio.Channel:
-    """A channel to `host:port`; StartError where it would be in the clear beyond loopback."""
+    """A channel to `host:port`; StartError where that is none, or in the clear beyond loopback."""
+    if not is_address(address):
+        raise StartError(f"{address!r} is not HOST:PORT such as 127.0.0.1:7400", 2)
     if tls:
         credentials = grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.cert))
         return grpc.aio.secure_channel(address, credentials, options=_CLIENT)

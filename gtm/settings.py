@@ -64,10 +64,8 @@ def settings(type_: type[Struct]) -> tuple[Setting, ...]:
     found = []
     for field in msgspec.structs.fields(type_):
         hint = hints[field.name]
-        bare, extras = hint, []
-        if typing.get_origin(hint) is Annotated:
-            bare, *extras = typing.get_args(hint)
-        texts = [extra.description or "" for extra in extras if isinstance(extra, Meta)]
+        bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        texts = [meta.description or "" for meta in _metas(hint)]
         default = field.default
         if field.default_factory is not NODEFAULT:
             default = field.default_factory()
@@ -181,12 +179,30 @@ def _value(setting: Setting, where: str, given: Any) -> Any:
     """`given` (text, list of texts, bool) as the setting's type; StartError (2) if it is none."""
     try:
         value = _parsed(setting, given)
+        _refuse_beyond(setting, given, value)
         return msgspec.convert(value, setting.type, dec_hook=_hook)
     except msgspec.ValidationError as error:
         text = str(error)
         raise StartError(f"{where}: {text[:1].lower()}{text[1:]}", 2) from error
     except ValueError as error:
         raise StartError(f"{where}: {error}", 2) from error
+
+
+def _refuse_beyond(setting: Setting, given: Any, value: Any) -> None:
+    """ValueError for a number outside the bounds of its setting."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    for bound in _metas(setting.type):
+        if bound.ge is not None and value < bound.ge:
+            raise ValueError(f"{given!r} is less than {bound.ge}")
+        if bound.le is not None and value > bound.le:
+            raise ValueError(f"{given!r} is more than {bound.le}")
+
+
+def _metas(hint: Any) -> list[Meta]:
+    if typing.get_origin(hint) is not Annotated:
+        return []
+    return [extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Meta)]
 
 
 def _hook(type_: type, value: object) -> object:

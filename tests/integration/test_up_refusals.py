@@ -138,7 +138,7 @@ WRONG_USE = [
     ("--regions=e u", "--regions: 'e u' is no name"),
     ("--regions=" + ",".join(f"r{n}" for n in range(39)), "--regions names 39: 38 is the most"),
     ("--dns=localhost", "--dns 'localhost' is not ADDRESS:PORT"),
-    ("--resolvers=0", "--resolvers: expected `int` >= 1"),
+    ("--resolvers=0", "--resolvers: '0' is less than 1"),
     ("--resolvers=two", "--resolvers: 'two' is not a whole number"),
     ("--base-port=1", "--base-port 1: choose one from 22"),
     ("--etcd=ftp://x", "--etcd: etcd endpoint 'ftp://x'"),
@@ -173,3 +173,16 @@ def test_files_that_do_not_fit_together_are_refused_with_their_place(
     assert status == 1
     assert f"{tmp_path}/a.yaml:4: pools.a.checks" in err
     assert not (tmp_path / "data").exists()
+
+
+def test_a_part_that_refuses_to_start_says_one_sentence_too(port: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ctl", "coordinator", f"--grpc=0.0.0.0:{port}", "--http="],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={name: text for name, text in os.environ.items() if name[:3] not in ("GTM", "GRP")},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "in the clear beyond loopback" in one_sentence(done.stderr)

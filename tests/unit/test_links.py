@@ -44,6 +44,13 @@ async def test_a_link_in_the_clear_beyond_loopback_is_refused_unless_told() -> N
     await server.stop(None)
 
 
+@pytest.mark.parametrize("address", ["nope", "host:", ":7400", "host:0", "host:70000", "::1"])
+async def test_what_is_no_address_is_told_before_anybody_is_called(address: str) -> None:
+    with pytest.raises(StartError, match="is not HOST:PORT") as refused:
+        links.channel(address, links.Tls(), insecure=True)
+    assert refused.value.status == 2
+
+
 async def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"cannot read .*missing\.pem: No such file"):
         links.channel("127.0.0.1:1", links.Tls(ca=str(tmp_path / "missing.pem")))

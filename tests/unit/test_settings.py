@@ -74,7 +74,8 @@ def test_a_number_of_seconds_is_a_duration() -> None:
 
 WRONG = [
     ({"workers": "many"}, {}, "--workers: 'many' is not a whole number"),
-    ({"workers": "9"}, {}, "--workers: expected `int` <= 8"),
+    ({"workers": "9"}, {}, "--workers: '9' is more than 8"),
+    ({"workers": "0"}, {}, "--workers: '0' is less than 1"),
     ({}, {"GTM_GRACE": "soon"}, "GTM_GRACE: 'soon' is not a duration such as 500ms, 15s, 1m, 2h"),
     ({}, {"GTM_INSECURE": "perhaps"}, "GTM_INSECURE: 'perhaps' is neither true nor false"),
     ({"level": "LOUD"}, {}, "--level: 'LOUD' is none of INFO, DEBUG"),
