@@ -181,6 +181,6 @@ def render(verdict: pb.Verdict, *, votes: bool = True) -> str:
 
 def _row(vote: pb.RegionVote) -> tuple[str, str, str, str, str]:
     """Region, vote, streak, round trip, and what else there is to say."""
-    age = f"{show.span(vote.age_s)} ago" if vote.age_s >= 0 else "no result yet"
-    reason = f"{age}: {vote.reason}" if vote.reason else age
+    age = f"{show.span(vote.age_s)} ago" if vote.age_s >= 0 else ""
+    reason = ": ".join(filter(None, (age, vote.reason))) or "no result yet"
     return (vote.region, vote_word(vote), f"x{vote.streak}", show.rtt(vote.rtt_us), reason)

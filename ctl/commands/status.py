@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 from typing import Any
 
 from gtm.v1 import operator_pb2 as pb
@@ -92,7 +93,7 @@ def shape(status: pb.StatusResponse) -> dict[str, Any]:
                 "served_revision": one.served_revision,
                 "lag": one.lag,
                 "stale": one.stale,
-                "snapshot_age_s": round(one.snapshot_age_s, 3),
+                "snapshot_age_s": _known(one.snapshot_age_s),
                 "heard_s": round(one.heard_s, 3),
                 "geo_hash": one.geo_hash,
                 "queries": one.queries,
@@ -168,6 +169,18 @@ def _regions(status: pb.StatusResponse) -> str:
     return show.table(("REGION", "KNOWN", "AGENTS", "VOTES"), rows)
 
 
+def _known(seconds: float) -> float | None:
+    """Seconds, None where the resolver has not heard the store at all."""
+    return round(seconds, 3) if math.isfinite(seconds) else None
+
+
+def _freshness(one: pb.ReplicaStatus) -> str:
+    if not one.stale:
+        return "fresh"
+    age = _known(one.snapshot_age_s)
+    return "nothing heard yet" if age is None else f"stale for {show.span(age)}"
+
+
 def _agents(status: pb.StatusResponse) -> str:
     rows = [
         (
@@ -192,7 +205,7 @@ def _resolvers(status: pb.StatusResponse) -> str:
             one.version,
             str(one.served_revision),
             str(one.lag),
-            f"stale for {show.span(one.snapshot_age_s)}" if one.stale else "fresh",
+            _freshness(one),
             str(one.queries),
             show.span(one.heard_s),
         )

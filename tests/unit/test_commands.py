@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,25 @@ async def test_health_watch_prints_a_json_line_for_each_message_and_pool(
         False,
         True,
     )
+
+
+def test_why_a_region_has_no_vote_is_said_alone() -> None:
+    silent = pb.RegionVote(region="r2", reason="no agent", age_s=-1.0)
+    _, row = told_health(pb.Verdict(address="192.0.2.1", regions=[silent])).splitlines()
+    assert row.split() == ["r2", "none", "x0", "-", "no", "agent"]
+
+
+async def test_a_resolver_that_never_heard_the_store_is_stale_since_ever(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = pb.StatusResponse(
+        replicas=[pb.ReplicaStatus(id="d1", stale=True, snapshot_age_s=float("inf"))]
+    )
+    monkeypatch.setattr(sys.modules[__name__], "STATUS", never)
+    _, out, _ = await coordinator.gtm("status", "-o", "json")
+    shape = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert shape["resolvers"][0]["snapshot_age_s"] is None
+    assert "nothing heard yet" in (await coordinator.gtm("status"))[1]
 
 
 async def test_status_as_json_and_as_text_tell_the_lag_of_each_resolver(
