@@ -74,13 +74,10 @@ class Standing:
 
     @property
     def patience_ms(self) -> int:
-        """How long the last result may wait: not at all while its streak may turn a vote.
-
-        Streaks of coordinators may lag behind ours, by results that they did not take; so it is
-        at once for twice as long as the thresholds want.
-        """
-        target = self.target
-        if self.streak <= 2 * max(target.fall, target.rise):
+        """How long the last result may wait: not at all while its streak may turn a vote."""
+        target, outcome = self.target, self.outcome
+        turning = target.rise if outcome and outcome.kind is Kind.SUCCESS else target.fall
+        if self.streak <= turning:
             return 0
         return min(PATIENCE_MS, target.interval_ms // 2)
 

@@ -329,11 +329,11 @@ def test_the_hard_deadline_is_that_of_the_type_with_its_own_span() -> None:
 def test_only_results_that_turn_no_vote_may_wait_for_others() -> None:
     async def scene() -> None:
         stage = Stage(sequence(GOOD, GOOD, GOOD, GOOD, GOOD, GOOD, BAD, BAD))
-        stage.assign(target(interval=1_000))
+        stage.assign(target(interval=1_000, fall=2, rise=3))
         await asyncio.sleep(12)
         found = [(one.outcome.kind, one.patience_ms) for one in stage.results]
         good, bad = Kind.SUCCESS, Kind.FAILURE
-        assert found[:7] == [*[(good, 0)] * 4, *[(good, 500)] * 2, (bad, 0)]
-        assert found[7:12] == [*[(bad, 0)] * 3, *[(bad, 500)] * 2]
+        assert found[:6] == [*[(good, 0)] * 3, *[(good, 500)] * 3]
+        assert found[6:10] == [*[(bad, 0)] * 2, *[(bad, 500)] * 2]
 
     play(scene)
