@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .edns import (
     KEEPALIVE,
@@ -40,6 +41,7 @@ from .message import (
     IXFR,
     NOERROR,
     NOTIMP,
+    NS,
     NXDOMAIN,
     OPT,
     REFUSED,
@@ -51,6 +53,7 @@ from .message import (
     A,
     Query,
     owner_at,
+    parent,
     read_query,
     record,
     reply,
@@ -188,6 +191,7 @@ class Trail(Struct, frozen=True):
 def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found:
     """The answer from our zones; aliases inside them are followed, each name once."""
     trail, seen, qtype = Trail(query.qname), {query.qname}, query.qtype
+    renamed: set[bytes] = set()  # the owners of DNAME records that are in the answer
     while True:
         name, encloser = table.find(trail.name)
         if name is None and not encloser:
@@ -200,16 +204,20 @@ def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found
         else:
             name = table.names[encloser] if name is None else name
             if name.cut is not None:
-                return _aliases(trail) if trail.links else _referral(query, name.cut)
+                return _referral(query, trail, name.cut)
             alias = name.rrsets.get(DNAME)
             if alias is None:
                 return _negative(table, name.zone, trail, NXDOMAIN)
-            own = _owned(alias, trail.owner(encloser))
-            trail = Trail(trail.name, trail.position, trail.aliases + own, trail.links + 1)
+            if encloser not in renamed:  # no record stands twice, RFC 2181, section 5
+                renamed.add(encloser)
+                own = _owned(alias, trail.owner(encloser))
+                trail = replace(trail, aliases=trail.aliases + own, links=trail.links + 1)
             target = trail.name[: -len(encloser)] + alias.rdata()[0][1]
             if len(target) > MAX_NAME:  # RFC 6672, section 2.2
                 return _aliases(trail, YXDOMAIN)
             trail = trail.follow(query, target, alias.ttl)
+            if qtype in (CNAME, ANY):  # the made CNAME is the answer, RFC 1034, section 3.6.2
+                return _aliases(trail)
         if trail.name in seen or len(seen) > MAX_CHAIN:
             return _aliases(trail)
         seen.add(trail.name)
@@ -289,11 +297,32 @@ def _negative(
     return Found(rcode, AUTHORITATIVE, sections, (trail.links, 1, 0), scope, extended, True)
 
 
-def _referral(query: Query, cut: Cut) -> Found:
-    """The delegation that the name lies under, with its glue (RFC 1034, 4.3.2; RFC 9471)."""
-    owner = Trail(query.qname).owner(cut.name)
-    sections = _owned(cut.ns, owner) + b"".join(cut.glue)
-    return Found(NOERROR, 0, sections, (0, cut.ns.count, len(cut.glue)), from_table=True)
+def _referral(query: Query, trail: Trail, cut: Cut) -> Found:
+    """The delegation that the name lies under, with its glue (RFC 1034, 4.3.2; RFC 9471).
+
+    Names are compressed, so that the usual number of servers fits without truncation. Behind
+    aliases of ours the answer has authority, the delegation itself never.
+    """
+    owner = trail.owner(cut.name)
+    begin = 12 + len(query.question) + len(trail.aliases)
+    places: dict[bytes, int] = {}
+    sections = b""
+    for target in cut.servers:
+        places[target] = begin + len(sections) + len(owner) + 10
+        data = target[: -len(cut.name)] + owner if _below(target.lower(), cut.name) else target
+        sections += record(owner, NS, cut.ttl, data)
+    for target, rest in cut.glue:
+        sections += owner_at(places[target], target) + rest
+    flags = AUTHORITATIVE if trail.links else 0
+    counts = (trail.links, len(cut.servers), len(cut.glue))
+    return Found(NOERROR, flags, trail.aliases + sections, counts, from_table=True)
+
+
+def _below(name: bytes, suffix: bytes) -> bool:
+    """Whether `name` is `suffix` or ends with it, label by label."""
+    while len(name) > len(suffix):
+        name = parent(name)
+    return name == suffix
 
 
 def _owned(answers: Answers, owner: bytes) -> bytes:

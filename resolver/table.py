@@ -54,11 +54,15 @@ class ZoneApex(Struct, frozen=True, gc=False):
 
 
 class Cut(Struct, frozen=True, gc=False):
-    """A delegation: the name, its NS records, and (owner, records) of glue."""
+    """A delegation: the name, the servers of its NS records with their TTL in seconds, and glue.
+
+    Each piece of glue is a server and one record of its addresses, all but the owner.
+    """
 
     name: bytes
-    ns: Answers
-    glue: tuple[bytes, ...] = ()
+    ttl: int
+    servers: tuple[bytes, ...]
+    glue: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Name(Struct, frozen=True, gc=False):

@@ -211,14 +211,16 @@ def _place(
 def _name(index: int, zone: ZoneData, owner: bytes, types: dict[int, Answers]) -> Name:
     if NS not in types or owner == zone.apex.name:
         return Name(index, types)
-    glue = []
-    for _, target in types[NS].rdata():
+    servers = tuple(target for _, target in types[NS].rdata())
+    glue: list[tuple[bytes, bytes]] = []
+    for target in servers:
         for rtype in (A, AAAA):
             found = zone.sets.get(target.lower(), {}).get(rtype)
             if found is not None:
-                glue += [record(target, rtype, found.ttl, data) for _, data in found.rdata()]
+                rows = found.rdata()
+                glue += [(target, record(b"", rtype, found.ttl, data)) for _, data in rows]
     rest = {DS: types[DS]} if DS in types else {}
-    return Name(index, rest, cut=Cut(owner, types[NS], tuple(glue)))
+    return Name(index, rest, cut=Cut(owner, types[NS].ttl, servers, tuple(glue)))
 
 
 def _refuse_barred(where: str, owner: bytes, apex: bytes, names: Mapping[bytes, Name]) -> None:

@@ -28,6 +28,8 @@ STATIC = records(
     ("ns.sub", "A", ["192.0.2.53"]),
     ("moved", "DNAME", ["wild"]),
     ("loop1", "CNAME", ["loop2"]),
+    ("into", "CNAME", ["host.sub"]),
+    ("spiral", "DNAME", ["a.spiral"]),
     ("loop2", "CNAME", ["loop1"]),
     ("odd", "TYPE65280", [r"\# 4 0a000001"]),
     ("empty", "TXT", ["x"]),
@@ -173,7 +175,38 @@ def lines(message: dns.message.Message) -> list[str]:
                 '= x.wild.gtm.test. 300 TXT "wild"',
             ],
         ),
+        (
+            "x.moved.gtm.test CNAME",
+            [
+                "aa NOERROR",
+                "= moved.gtm.test. 300 DNAME wild.gtm.test.",
+                "= x.moved.gtm.test. 300 CNAME x.wild.gtm.test.",
+            ],
+        ),
+        (
+            "spiral.spiral.gtm.test A",
+            [
+                "aa NOERROR",
+                "= spiral.gtm.test. 300 DNAME a.spiral.gtm.test.",
+                *[
+                    f"= spiral.{'a.' * turn}spiral.gtm.test. 300 "
+                    f"CNAME spiral.{'a.' * (turn + 1)}spiral.gtm.test."
+                    for turn in range(9)
+                ],
+            ],
+        ),
         ("moved.gtm.test A", ["aa NOERROR", f"^ {NEGATIVE}"]),
+        (
+            "into.gtm.test A",
+            [
+                "aa NOERROR",
+                "= into.gtm.test. 300 CNAME host.sub.gtm.test.",
+                "^ sub.gtm.test. 300 NS ns.sub.gtm.test.",
+                "^ sub.gtm.test. 300 NS ns1.gtm.test.",
+                "+ ns.sub.gtm.test. 300 A 192.0.2.53",
+                "+ ns1.gtm.test. 300 A 127.0.0.1",
+            ],
+        ),
         (
             "host.sub.gtm.test A",
             [
@@ -326,3 +359,15 @@ def test_an_access_name_outside_our_zones_is_refused_by_name() -> None:
     view = world(instances={"shop": instance(access_names=["shop.example.org"])})
     with pytest.raises(ValueError, match=r"instance shop: access name shop\.example\.org lies in"):
         compile_table(view, Unplaced())
+
+
+def test_a_referral_to_thirteen_servers_with_glue_fits_without_truncation() -> None:
+    servers = [f"ns{number:02}.sub" for number in range(13)]
+    rows = [("sub", "NS", servers)]
+    rows += [(server, "A", ["192.0.2.53"]) for server in servers]
+    rows += [(server, "AAAA", ["2001:db8::53"]) for server in servers]
+    view = world(zones={"gtm.test": zone()}, records={"gtm.test": records(*rows)})
+    reply = ask("www.sub.gtm.test", "A", heard(compile_table(view, Unplaced()), 100.0))
+    assert not reply.flags & dns.flags.TC
+    assert len(reply.authority[0]) == 13
+    assert len(reply.additional) == 26
