@@ -135,15 +135,6 @@ def problem_json(found: Problem) -> dict[str, Any]:
     }
 
 
-def refusal(text: str) -> str:
-    """Why an apply refuses itself, with the flag to add where a mass change is the reason."""
-    return (
-        text
-        if "--allow-mass-change" in text
-        else f"{text}; to do it all the same add " + ("--allow-mass-change")
-    )
-
-
 def outcome(response: pb.ApplyResponse, form: str, located: Sequence[Problem] | None = None) -> int:
     """Show how an apply or a delete ended, its problems with their places; the exit status."""
     problems = [problem(found) for found in response.problems] if located is None else located
@@ -167,7 +158,7 @@ def outcome(response: pb.ApplyResponse, form: str, located: Sequence[Problem] | 
     if response.changes:
         print(f"done before it broke off:\n{render(response.changes)}", file=sys.stderr)
     if response.refusal:
-        print(f"gtm: refused: {refusal(response.refusal)}", file=sys.stderr)
+        print(f"gtm: refused: {response.refusal}", file=sys.stderr)
     elif not any(found.severity == "error" for found in problems):
         print("gtm: not applied; run it again", file=sys.stderr)
     return 1

@@ -327,7 +327,7 @@ class Up:
             diff.print_problems(problems)
             return response.revision
         if response.refusal:
-            raise StartError(f"refused: {diff.refusal(response.refusal)}")
+            raise StartError(f"refused: {response.refusal}")
         if problems:
             raise RefusedError(problems)
         raise StartError("the resources could not be applied: see the coordinator's log")

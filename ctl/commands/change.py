@@ -114,7 +114,7 @@ def _show_plan(response: pb.PlanResponse, problems: Sequence[Problem]) -> bool:
         print(diff.render(response.changes))
     print(diff.counted(response.changes), flush=True)
     if response.refusal:
-        print(f"gtm: refused: {diff.refusal(response.refusal)}", file=sys.stderr)
+        print(f"gtm: refused: {response.refusal}", file=sys.stderr)
     return not response.refusal
 
 

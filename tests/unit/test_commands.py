@@ -386,6 +386,15 @@ async def test_a_plan_that_refuses_itself_is_a_no_with_the_flag_to_add(
     assert json.loads(out)["refusal"].startswith("it takes 9 of 10")
 
 
+@pytest.mark.parametrize("command", [("plan",), ("apply", "--yes")])
+async def test_a_refusal_is_told_in_the_coordinators_words_alone(
+    coordinator: Coordinator, file: str, command: tuple[str, ...]
+) -> None:
+    coordinator.script.plan = pb.PlanResponse(changes=[CREATE], refusal="--atomic allows one")
+    status, _, err = await coordinator.gtm(*command, file)
+    assert (status, err) == (1, "gtm: refused: --atomic allows one\n")
+
+
 async def test_problems_that_the_coordinator_finds_are_shown_where_they_were_written(
     coordinator: Coordinator, file: str
 ) -> None:
