@@ -60,6 +60,8 @@ def follow(table: AnswerTable, asked: str, qtype: int) -> Ending:
             if len(target) > MAX_NAME:
                 return replace(here, zone=above.zone)
             here = _next(here, target, alias)
+            if qtype in (CNAME, ANY):
+                return here
         if here.name in seen or len(seen) > MAX_CHAIN:
             return here
         seen.add(here.name)
@@ -94,14 +96,14 @@ def _told(
 ) -> str:
     """Fill in the answer; what there is to say about it."""
     if end.cut is not None:
-        servers = " ".join(name_text(server) for _, server in end.cut.ns.rdata())
-        said = "the alias alone is answered" if aliases else f"a referral to {servers}"
-        return f"delegated at {name_text(end.cut.name)}: {said}"
+        servers = " ".join(map(name_text, end.cut.servers))
+        behind = "the alias, and " if aliases else ""
+        return f"delegated at {name_text(end.cut.name)}: {behind}a referral to {servers}"
     if end.zone < 0:
-        return "the alias leads out of our zones, or in a circle: it alone is answered"
+        return "the alias alone is answered: it leads out of our zones or in a circle, or was asked for"
     found = end.found
     if found is None or found.absent:
-        told["ttl"] = _least(end.ttl, table.zones[end.zone].ttl)
+        told["ttl"] = _negative_ttl(table, end)
         return "no such name in our zones: NXDOMAIN"
     answers = found.rrsets.get(CNAME if qtype == ANY else qtype)
     if answers is not None:
@@ -110,8 +112,15 @@ def _told(
         return "static data"
     if qtype == ANY and (found.rrsets or found.slot >= 0):
         return "a minimal answer to ANY (RFC 8482)"
-    told["ttl"] = _least(end.ttl, table.zones[end.zone].ttl)
+    told["ttl"] = _negative_ttl(table, end)
     return f"the name is there, but without {told['qtype']}: an empty answer"
+
+
+def _negative_ttl(table: AnswerTable, end: Ending) -> int:
+    """The TTL of an empty answer: the SOA's, at most that of the instance."""
+    ttl = _least(end.ttl, table.zones[end.zone].ttl)
+    slot = end.found.slot if end.found is not None else -1
+    return ttl if slot < 0 else min(ttl, table.slots[slot].ttl)
 
 
 def _least(ttl: int, other: int) -> int:

@@ -149,6 +149,7 @@ def service(pools: dict[str, PoolState], *rules: dict[str, Any], **more: Any) ->
     records = (
         Record(name="out", type="CNAME", data=("www.example.org.",)),
         Record(name="*.wild", type="CNAME", data=("gtm00000001",)),
+        Record(name="into", type="CNAME", data=("www.child",)),
         Record(name="child", type="NS", data=("ns.child",)),
         Record(name="old", type="DNAME", data=("wild",)),
     )
@@ -220,6 +221,19 @@ def test_wildcards_and_dnames_lead_to_instances_as_they_do_in_dns(name: str) -> 
 def test_a_name_below_a_delegation_is_a_referral_not_a_missing_name() -> None:
     told = ask(service(HEALTHY, rule("all", "default", "b")), "www.child.z.test")
     assert told["path"][-1] == "delegated at child.z.test: a referral to ns.child.z.test"
+
+
+def test_behind_an_alias_a_delegation_is_a_referral_too() -> None:
+    told = ask(service(HEALTHY, rule("all", "default", "b")), "into.z.test")
+    assert told["through"] == ["into.z.test"]
+    assert told["path"][-1] == (
+        "delegated at child.z.test: the alias, and a referral to ns.child.z.test"
+    )
+
+
+def test_a_cname_that_a_dname_makes_may_be_asked_for() -> None:
+    told = ask(service(HEALTHY, rule("all", "default", "b")), "any.old.z.test", qtype="CNAME")
+    assert told["possible_answers"] == [["CNAME any.wild.z.test."]]
 
 
 def test_types_that_are_not_stored_are_told_too_and_what_is_none_is_a_value_error() -> None:
