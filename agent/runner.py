@@ -28,9 +28,9 @@ STALLED_MS = 250
 """A time-out noticed so much later than due says that this agent was asleep, not the target."""
 LATE_MS = 100
 """A probe that began so long after it was due is counted as late."""
-PATIENCE_MS = 1000
-"""A result that says what the ones before it said waits so long, at most half an interval, so that
-several travel together: a message costs both ends far more than a row in it."""
+PATIENCE_MS = 2000
+"""A result that says what the ones before it said waits so long, at most a quarter of an interval,
+so that several travel together: a message costs both ends far more than a row in it."""
 SMOOTHING = 8
 """Each new round trip moves the smoothed one by the n-th part of their difference (RFC 6298)."""
 
@@ -79,7 +79,7 @@ class Standing:
         turning = target.rise if outcome and outcome.kind is Kind.SUCCESS else target.fall
         if self.streak <= turning:
             return 0
-        return min(PATIENCE_MS, target.interval_ms // 2)
+        return min(PATIENCE_MS, target.interval_ms // 4)
 
     def take(self, outcome: Outcome, ended_ms: int) -> Opinion:
         """Count an outcome in; returns the opinion before it."""

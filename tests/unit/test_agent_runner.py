@@ -333,7 +333,7 @@ def test_only_results_that_turn_no_vote_may_wait_for_others() -> None:
         await asyncio.sleep(12)
         found = [(one.outcome.kind, one.patience_ms) for one in stage.results]
         good, bad = Kind.SUCCESS, Kind.FAILURE
-        assert found[:6] == [*[(good, 0)] * 3, *[(good, 500)] * 3]
-        assert found[6:10] == [*[(bad, 0)] * 2, *[(bad, 500)] * 2]
+        assert found[:6] == [*[(good, 0)] * 3, *[(good, 250)] * 3]
+        assert found[6:10] == [*[(bad, 0)] * 2, *[(bad, 250)] * 2]
 
     play(scene)
