@@ -156,13 +156,7 @@ class Operator(OperatorServicer):
             now = await self._mirror.fresh(FRESH_S)
         except (StoreError, TimeoutError):
             now = self._mirror.view  # what is known; `revision` says of when
-        found: dict[str, dict[str, Any]] = {}
-        for kind in kinds:
-            names = sorted(plan.stored(now, kind))
-            if request.name:
-                names = [name for name in names if name == request.name]
-            if names:
-                found[kind] = {n: codec.plain(plan.resource(now, kind, n)) for n in names}
+        found = await asyncio.to_thread(_found, now, kinds, request.name)
         if request.name and not found:
             what = request.kind.removesuffix("s") if request.kind not in ("", "all") else "resource"
             raise Refused(Code.NOT_FOUND, f"there is no {what} {request.name!r}")
@@ -268,6 +262,16 @@ async def _tell(context: Any, views: Iterable[VerdictView], watcher: Watcher) ->
         else:
             answer = pb.WatchVerdictsResponse(verdict=wire.verdict(news))
         await context.write(answer)
+
+
+def _found(now: View, kinds: Iterable[str], name: str) -> dict[str, dict[str, Any]]:
+    """The stored resources of `kinds`, or those called `name`; a large set takes seconds."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in kinds:
+        names = [one for one in sorted(plan.stored(now, kind)) if name in ("", one)]
+        if names:
+            found[kind] = {one: codec.plain(plan.resource(now, kind, one)) for one in names}
+    return found
 
 
 def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:

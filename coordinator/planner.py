@@ -1,10 +1,12 @@
 """Plans a request against a view: fills it in, lets the policy judge the whole, cuts the chain.
 
-Reads ids from the store and asks the policy; writes nothing. `apply` writes what comes out.
+Reads ids from the store and asks the policy; writes nothing. `apply` writes what comes out. What
+takes time grows with all that is stored, so it is done in threads: the lease and the streams go on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from gtm import codec, keys
+from gtm.model import Resources
 from gtm.ports import Policy, Problem
 from gtm.state import Identity
 from gtm.store import Delete, Store
@@ -75,8 +78,8 @@ class Planner:
         """The plan for `request` on `view`. Raises StoreError, TimeoutError."""
         now_s = self._wall_s()
         ids = await self._ids(request)
-        whole, problems = plan.would_be(
-            view, request.given, ids, now_s, self._draw, prune=request.prune
+        whole, problems = await asyncio.to_thread(
+            plan.would_be, view, request.given, ids, now_s, self._draw, prune=request.prune
         )
         for kind, name in request.removed:
             whole.get(kind, {}).pop(name, None)
@@ -84,9 +87,8 @@ class Planner:
         problems += review.problems
         if review.resources is None or any(problem.severity == "error" for problem in problems):
             return Planned(view=view, problems=tuple(problems))
-        units = plan.units(view, review.resources, _names(view, request), ids, now_s)
         try:
-            links = plan.chain([*units, *(_forgotten(view, region) for region in request.forget)])
+            links = await asyncio.to_thread(_links, view, review.resources, request, ids, now_s)
         except ValueError as error:
             return Planned(view=view, problems=(*problems, Problem(text=str(error))))
         refusal = ""
@@ -118,7 +120,7 @@ class Planner:
         changes = [change for link in links for change in link.changes]
         if len(links) < 2 or all(change.action != "update" for change in changes):
             return []
-        whole = plan.plain(view)
+        whole = await asyncio.to_thread(plan.plain, view)
         for number, link in enumerate(links[:-1], start=1):
             for change in link.changes:
                 if change.after:
@@ -135,6 +137,14 @@ class Planner:
                     )
                 ]
         return []
+
+
+def _links(
+    view: View, wanted: Resources, request: Request, ids: Mapping[str, Identity], now_s: float
+) -> tuple[Link, ...]:
+    """The chain from `view` to `wanted`; ValueError where a unit fits no transaction."""
+    units = plan.units(view, wanted, _names(view, request), ids, now_s)
+    return plan.chain([*units, *(_forgotten(view, region) for region in request.forget)])
 
 
 def _names(view: View, request: Request) -> dict[str, set[str]]:

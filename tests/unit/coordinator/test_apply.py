@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -432,3 +433,26 @@ async def test_ids_that_nobody_holds_are_cleared_a_few_at_a_time(
     assert len((await bench.store.list(keys.IDS)).items) == 2
     await bench.apply({"instances": {"shop2": helpers.instance("a")}})
     assert len((await bench.store.list(keys.IDS)).items) == 2  # both instances', no other
+
+
+async def test_what_grows_with_the_whole_configuration_is_done_off_the_loop(
+    helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = threading.get_ident(), {}
+
+    def watched(name: str) -> None:
+        real = getattr(plan, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            elsewhere[name] = threading.get_ident() != here
+            return real(*given, **more)
+
+        monkeypatch.setattr(plan, name, call)
+
+    slow = ("would_be", "units", "chain", "plain")
+    for name in slow:
+        watched(name)
+    async with helpers.bench() as bench:
+        await bench.apply(helpers.SMALL)
+        assert (await bench.apply({"checks": {"other": {"type": "tcp", "port": 80}}})).applied
+    assert elsewhere == dict.fromkeys(slow, True)
