@@ -91,13 +91,14 @@ class Follower(Generic[T]):
 
     async def run(self) -> None:
         """Follow the store for ever."""
-        ticking = asyncio.ensure_future(self._tick())
-        try:
-            while True:
-                await self._follow()
-                await asyncio.sleep(RETRY_S)
-        finally:
-            ticking.cancel()
+        async with asyncio.TaskGroup() as both:  # a defect of one ends both, and is raised
+            both.create_task(self._tick())
+            both.create_task(self._keep_following())
+
+    async def _keep_following(self) -> None:
+        while True:
+            await self._follow()
+            await asyncio.sleep(RETRY_S)
 
     def take(self, news: Listing | Batch) -> None:
         """Put what the watch brought in force, or refuse it and keep it for the next attempt."""

@@ -56,6 +56,7 @@ class Reporter:
         self._own, self._tls, self._insecure = coordinators, tls, insecure
         self._report = report
         self._unfit: set[str] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to report; StartError where a link of the settings is not allowed."""
@@ -80,12 +81,23 @@ class Reporter:
             if link.task is not None:
                 link.task.cancel()
         await asyncio.gather(*(link.task for link in links if link.task), return_exceptions=True)
-        await asyncio.gather(*(link.channel.close() for link in links), return_exceptions=True)
+        await asyncio.gather(
+            *(link.channel.close() for link in links), *self._ending, return_exceptions=True
+        )
 
     def _add(self, address: str) -> None:
         link = Link(address, channel(address, self._tls, insecure=self._insecure))
-        link.task = asyncio.get_running_loop().create_task(self._tell(link))
+        link.task = asyncio.get_running_loop().create_task(self._keep_telling(link))
         self.links[address] = link
+
+    async def _keep_telling(self, link: Link) -> None:
+        """Tell for ever; a defect is logged and costs one report, not all that follow."""
+        while True:
+            try:
+                await self._tell(link)
+            except Exception:
+                _log.exception("the reports to %s broke; they are begun again", link.address)
+            await asyncio.sleep(PERIOD_S)
 
     async def _tell(self, link: Link) -> None:
         stub = operator_pb2_grpc.ReplicasStub(link.channel)  # type: ignore[no-untyped-call]
@@ -145,4 +157,6 @@ class Reporter:
 
         if link.task is not None:
             link.task.cancel()
-        self._ending = asyncio.get_running_loop().create_task(end())
+        ending = asyncio.get_running_loop().create_task(end())
+        self._ending.add(ending)  # the loop alone would forget it
+        ending.add_done_callback(self._ending.discard)

@@ -563,6 +563,28 @@ async def test_a_coordinator_that_nobody_names_any_more_is_left(
             assert len(second.heard) <= before + 1
 
 
+async def test_a_report_that_breaks_is_logged_and_the_next_ones_follow(
+    settings: Settings,
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(report, "PERIOD_S", 0.02)
+    async with coordinator() as (first, one), contextlib.AsyncExitStack() as stack:
+        resolver = Resolver(replace(settings, coordinators=(one,)), store)
+        good, broken = resolver.report, [KeyError("defect")]
+
+        def reported() -> operator_pb2.ReportRequest:
+            if broken:
+                raise broken.pop()
+            return good()
+
+        resolver.reporter._report = reported
+        await resolver.start(stack)
+        await until(lambda: first.heard)
+    assert "they are begun again" in caplog.text
+
+
 async def test_named_coordinators_are_bounded_and_unfit_ones_told_once(
     settings: Settings,
     store: MemoryStore,

@@ -372,3 +372,20 @@ async def test_long_work_leaves_the_serving_thread(
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def test_a_defect_of_the_ageing_is_raised_and_does_not_vanish(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_S", 0.01)
+    follower = Follower(store, compiled, aged)
+    running = asyncio.ensure_future(follower.run())
+    await until(follower.listed.is_set)
+
+    def broken(table: Table, heard_s: float) -> Table:
+        raise KeyError("defect")
+
+    follower._aged = broken
+    with pytest.raises(ExceptionGroup, match="TaskGroup") as caught:
+        await asyncio.wait_for(running, 5)
+    assert [type(error) for error in caught.value.exceptions] == [KeyError]
