@@ -13,20 +13,33 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from msgspec import Struct
-
 from gtm.errors import UnreachableError
 
-from . import show
+from . import recursion, show
 from .client import Client
-from .digs import Answer, Question, ask, in_order, poll
+from .demo_recursion import moves
+from .digs import Answer, Question, ask, poll
 from .origins import Origins
+from .recursion import World
 from .running import Running
-from .stage import ACCESS, NAME, REGIONS, A, B, C, configuration, networks
+from .stage import (
+    ACCESS,
+    NAME,
+    REGIONS,
+    A,
+    B,
+    Broken,
+    C,
+    Expected,
+    configuration,
+    gives,
+    line,
+    networks,
+)
 
 DEADLINE_S = 20.0
 """For the answers to follow a fault."""
@@ -40,30 +53,27 @@ RETURN_S = 3.0
 """How long is looked on after its return."""
 
 
-class Broken(Exception):
-    """A step did not hold; the text says what was seen instead."""
-
-
-class Expected(Struct, frozen=True):
-    """The addresses that each kind of client should get."""
-
-    mainland: tuple[str, ...]
-    others: tuple[str, ...]
-
-
 class Demo:
     """The story over one running system."""
 
-    def __init__(self, origins: Origins, running: Running, mainland: str, others: str) -> None:
+    def __init__(
+        self,
+        origins: Origins,
+        running: Running,
+        world: World | None,
+        mainland: str,
+        others: str,
+    ) -> None:
         self._origins = origins
         self._running = running
+        self._world = world
         self._clients = {
             "mainland": Question(NAME, mainland),
             "others": Question(NAME, others),
         }
 
     def tell(self) -> None:
-        """The seven steps; raises Broken where one does not hold."""
+        """The seven steps, and one with a stranger; raises Broken where one does not hold."""
         usual = Expected(A, B)
         self._step(1, "The name resolves by region: the mainland to pool A, others to pool B")
         self._follows(usual, None, usual)
@@ -86,6 +96,11 @@ class Demo:
         self._step(7, f"The coordinator is killed, {B[0]} stops meanwhile, the coordinator returns")
         self._coordinator_dies(usual, Expected(A, B[1:]))
 
+        self._step(
+            8, f"A recursive resolver follows {NAME} from the root, and moves when {A[0]} stops"
+        )
+        self._recursion(Expected(A, B[1:]), Expected(A[1:], B[1:]))
+
     # ---- steps -------------------------------------------------------------------------------
 
     def _follows(
@@ -103,20 +118,18 @@ class Demo:
         self._hold(wanted, HOLD_S)
         self._show(wanted)
         if fault is not None:
-            self._line("time", f"{took_s:.2f} s until every resolver gave the new answer")
+            line("time", f"{took_s:.2f} s until every resolver gave the new answer")
 
     def _cut_off(self, wanted: Expected) -> None:
         region = REGIONS[-1]
         pid = self._running.pid(f"agent-{region}")
-        self._line("fault", f"the agent of {region} (process {pid}) is stopped for {CUT_S:g} s")
+        line("fault", f"the agent of {region} (process {pid}) is stopped for {CUT_S:g} s")
         os.kill(pid, signal.SIGSTOP)
         try:
             self._hold(wanted, CUT_S)
             votes = self._votes(region)
             silent = sum(vote == "none" for vote in votes)
-            self._line(
-                "meanwhile", f"{region} has lost its vote on {silent} of {len(votes)} targets"
-            )
+            line("meanwhile", f"{region} has lost its vote on {silent} of {len(votes)} targets")
             if silent < len(votes):
                 raise Broken(f"the votes of {region} did not lapse, so nothing was tested")
         finally:
@@ -125,7 +138,7 @@ class Demo:
         self._show(wanted)
         if poll(lambda: "none" not in self._votes(region), DEADLINE_S, 0.2) is None:
             raise Broken(f"region {region} did not get its votes back")
-        self._line("time", f"no answer changed in {CUT_S + RETURN_S:g} s; {region} votes again")
+        line("time", f"no answer changed in {CUT_S + RETURN_S:g} s; {region} votes again")
 
     def _coordinator_dies(self, before: Expected, wanted: Expected) -> None:
         pid, supervisor = self._running.pid("coordinator"), self._running.up_pid
@@ -134,11 +147,9 @@ class Demo:
             os.kill(pid, signal.SIGKILL)
             self._origins.stop(B[0])
             died = time.monotonic()
-            self._line("fault", f"kill -9 {pid}, the coordinator; then {B[0]} stops")
+            line("fault", f"kill -9 {pid}, the coordinator; then {B[0]} stops")
             self._hold(before, GONE_S)
-            self._line(
-                "meanwhile", f"the answers stay as they were for {GONE_S:g} s: nobody judges"
-            )
+            line("meanwhile", f"the answers stay as they were for {GONE_S:g} s: nobody judges")
         finally:
             os.kill(supervisor, signal.SIGCONT)
         again = time.monotonic()
@@ -153,11 +164,21 @@ class Demo:
         self._hold(wanted, HOLD_S)
         self._show(wanted)
         back_s = f"{back[0] - again:.2f} s" if back else "no time"
-        self._line(
+        line(
             "time",
             f"{followed - died:.2f} s from the fault to the new answer on every resolver, "
             f"{followed - again:.2f} s after it was let start again (answering after {back_s})",
         )
+
+    def _recursion(self, before: Expected, wanted: Expected) -> None:
+        def stops() -> float:
+            began = time.monotonic()
+            self._origins.stop(A[0])
+            self._until(wanted, before)
+            return time.monotonic() - began
+
+        folder = self._running.folder / "recursion"
+        moves(self._world, folder, self._clients, stops, before, wanted)
 
     # ---- asking ------------------------------------------------------------------------------
 
@@ -178,13 +199,13 @@ class Demo:
             for who in self._clients:
                 seen[who] = self._asked(who)
                 want, was = getattr(wanted, who), getattr(before, who)
-                if want == was and not _all(seen[who], want):
+                if want == was and not gives(seen[who], want):
                     raise Broken(self._seen_instead(who, want, seen[who]))
-                good = good and _all(seen[who], want)
+                good = good and gives(seen[who], want)
             return good
 
         if poll(all_as_wanted, DEADLINE_S) is None:
-            who = next(who for who in seen if not _all(seen[who], getattr(wanted, who)))
+            who = next(who for who in seen if not gives(seen[who], getattr(wanted, who)))
             raise Broken(self._seen_instead(who, getattr(wanted, who), seen[who]))
 
     def _hold(self, wanted: Expected, for_s: float) -> None:
@@ -193,7 +214,7 @@ class Demo:
         while time.monotonic() < end:
             for who in self._clients:
                 want, answers = getattr(wanted, who), self._asked(who)
-                if not _all(answers, want):
+                if not gives(answers, want):
                     raise Broken(self._seen_instead(who, want, answers))
             time.sleep(0.05)
 
@@ -229,19 +250,16 @@ class Demo:
     def _step(self, number: int, title: str) -> None:
         print(f"\n{show.colour(f'({number}) {title}', 'bold')}", flush=True)
 
-    def _line(self, what: str, text: str) -> None:
-        print(f"    {what:12}{text}", flush=True)
-
     def _show(self, wanted: Expected) -> None:
         for who, question in self._clients.items():
             answers = self._asked(who)
-            self._line(who, question.dig(self._running.dns[0]))
-            self._line("  answered", str(answers[0]))
+            line(who, question.dig(self._running.dns[0]))
+            line("  answered", str(answers[0]))
             want = getattr(wanted, who)
-            if not _all(answers, want):
+            if not gives(answers, want):
                 raise Broken(self._seen_instead(who, want, answers))
             good = show.colour(f"yes, on {len(answers)} of {len(answers)} resolvers", "green")
-            self._line("  expected", f"{' '.join(want)}: {good}")
+            line("  expected", f"{' '.join(want)}: {good}")
 
     def _seen_instead(self, who: str, want: tuple[str, ...], answers: list[Answer]) -> str:
         question = self._clients[who]
@@ -249,15 +267,6 @@ class Demo:
         for server, answer in zip(self._running.dns, answers, strict=True):
             lines.append(f"      {question.dig(server)}  says  {answer}")
         return "\n".join(lines)
-
-
-def _all(answers: Iterable[Answer], want: tuple[str, ...]) -> bool:
-    return all(
-        answer.rcode == "NOERROR"
-        and answer.through == (ACCESS,)
-        and in_order(answer.addresses) == list(want)
-        for answer in answers
-    )
 
 
 def run(*, keep: bool = False, geo: tuple[str, ...] = ()) -> int:
@@ -269,7 +278,10 @@ def run(*, keep: bool = False, geo: tuple[str, ...] = ()) -> int:
         with ExitStack() as stack:
             origins = stack.enter_context(Origins((*A, *B, *C)))
             resources = folder / "demo.yaml"
-            resources.write_text(show.as_yaml(configuration(origins.port)) + "\n")
+            world = World.found() if recursion.program() else None
+            at = world.ours if world is not None else None
+            config = configuration(origins.port, at.host) if at else configuration(origins.port)
+            resources.write_text(show.as_yaml(config) + "\n")
             print(
                 f"Real parts on this machine: {len(A + B + C)} HTTP origins, etcd, a coordinator, "
                 f"{len(REGIONS)} agents, 2 resolvers.\n"
@@ -280,11 +292,11 @@ def run(*, keep: bool = False, geo: tuple[str, ...] = ()) -> int:
             )
             began = time.monotonic()
             running = stack.enter_context(
-                Running(folder, config=resources, regions=REGIONS, geo=geo)
+                Running(folder, config=resources, regions=REGIONS, geo=geo, at=str(at or ""))
             )
             print(f"ready after {time.monotonic() - began:.1f} s", flush=True)
             try:
-                Demo(origins, running, mainland, others).tell()
+                Demo(origins, running, world, mainland, others).tell()
                 held = True
             except Broken as error:
                 print(show.colour(f"    FAILED      {error}", "red"), flush=True)

@@ -1,5 +1,7 @@
 """Asks resolvers over real UDP sockets as a recursive resolver would, client subnet included.
 
+With `recurse` it asks a recursive resolver instead, as a client would.
+
 A stranger's codec (dnspython) on purpose: what it reads was not written by it.
 """
 
@@ -30,6 +32,7 @@ class Question(Struct, frozen=True):
     name: str
     client: str = ""
     qtype: str = "A"
+    recurse: bool = False
 
     def dig(self, server: str) -> str:
         """The same question for people to ask."""
@@ -81,7 +84,8 @@ def ask(
     query = dns.message.make_query(
         question.name, question.qtype, use_edns=0, payload=1232, options=options
     )
-    query.flags &= ~dns.flags.RD
+    if not question.recurse:
+        query.flags &= ~dns.flags.RD
     try:
         reply = dns.query.udp(query, host, timeout=timeout_s, port=int(port))
     except dns.exception.Timeout:

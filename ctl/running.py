@@ -19,7 +19,7 @@ from pathlib import Path
 from gtm.errors import StartError
 
 from .digs import free_port
-from .ground import Ports
+from .ground import Ports, dns_address
 from .supervised import PARENT
 
 READY_S = 60.0
@@ -32,7 +32,8 @@ PORT_TRIES = 100
 class Running:
     """`with Running(folder, config=PATH) as running:` is a system that has said `ready`.
 
-    `server` is its coordinator, `dns` its resolvers; data, logs and `up.log` lie in `folder`.
+    `server` is its coordinator, `dns` its resolvers (the first at `at`, HOST:PORT, where given);
+    data, logs and `up.log` lie in `folder`.
     Entering raises StartError with what `gtm up` said.
     """
 
@@ -44,11 +45,12 @@ class Running:
         regions: Sequence[str] = (),
         resolvers: int = 2,
         geo: Sequence[str] = (),
+        at: str = "",
         more: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
-        ports = free_ports(max(len(regions), 3), resolvers)
+        ports = free_ports(max(len(regions), 3), resolvers, at)
         self.server = ports.grpc
         self.http = ports.http
         self.ports = ports
@@ -150,16 +152,20 @@ class Running:
         return lines[-1].removeprefix("gtm: ") if lines else "it said nothing"
 
 
-def free_ports(regions: int, resolvers: int) -> Ports:
-    """Ports that are all free now, far from the defaults; StartError where none are found."""
+def free_ports(regions: int, resolvers: int, at: str = "") -> Ports:
+    """Ports that are all free now, far from the defaults; StartError where none are found.
+
+    DNS begins `at` HOST:PORT where that is given.
+    """
     dice = random.SystemRandom()
     for left in reversed(range(PORT_TRIES)):
+        host, port = dns_address(at) if at else ("127.0.0.1", free_port(count=resolvers))
         ports = Ports(
             base=dice.randrange(10_000, 30_000),
             regions=regions,
             resolvers=resolvers,
-            dns_host="127.0.0.1",
-            dns_port=free_port(count=resolvers),
+            dns_host=host,
+            dns_port=port,
         )
         try:
             ports.check(embedded=True)
