@@ -100,7 +100,7 @@ def _told(
         behind = "the alias, and " if aliases else ""
         return f"delegated at {name_text(end.cut.name)}: {behind}a referral to {servers}"
     if end.zone < 0:
-        return "the alias alone is answered: it leads out of our zones or in a circle, or was asked for"
+        return "the alias leads out of our zones, in a circle, or was asked for: it is all"
     found = end.found
     if found is None or found.absent:
         told["ttl"] = _negative_ttl(table, end)
