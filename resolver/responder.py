@@ -42,9 +42,11 @@ from .message import (
     NOERROR,
     NOTIMP,
     NS,
+    NSEC,
     NXDOMAIN,
     OPT,
     REFUSED,
+    RRSIG,
     SERVFAIL,
     SOA,
     TRUNCATED,
@@ -67,6 +69,8 @@ Transport = Literal["udp", "tcp"]
 ANY_TTL_S = 3600
 """TTL of the minimal answer to ANY (RFC 8482)."""
 _MINIMAL = Answers(ANY_TTL_S, record(OWNER, HINFO, ANY_TTL_S, b"\x07RFC8482\x00"), 1)
+_BESIDE_ALIAS = frozenset({CNAME, ANY, NSEC, RRSIG})
+"""Types that are looked up at an alias itself (RFC 1034, section 3.6.2; RFC 4035, section 2.5)."""
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _STALE = {
     NOERROR: extended_error(STALE_ANSWER, "the store has not been heard"),
@@ -198,7 +202,7 @@ def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found
             return _aliases(trail) if trail.links else Found(REFUSED, extended=_FOREIGN)
         if name is not None and (name.cut is None or qtype == DS):
             alias = name.rrsets.get(CNAME)
-            if alias is None or qtype in (CNAME, ANY):
+            if alias is None or qtype in _BESIDE_ALIAS:
                 return _existing(table, name, trail, query, client, draw)
             trail = trail.follow(query, alias.rdata()[0][1], alias.ttl)
         else:

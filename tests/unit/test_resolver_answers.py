@@ -157,6 +157,8 @@ def lines(message: dns.message.Message) -> list[str]:
             "broken.gtm.test A",
             ["aa NXDOMAIN", "= broken.gtm.test. 300 CNAME nothing.gtm.test.", f"^ {NEGATIVE}"],
         ),
+        ("www.gtm.test NSEC", ["aa NOERROR", f"^ {NEGATIVE}"]),
+        ("www.gtm.test RRSIG", ["aa NOERROR", f"^ {NEGATIVE}"]),
         ("out.gtm.test A", ["aa NOERROR", "= out.gtm.test. 300 CNAME www.example.org."]),
         (
             "loop1.gtm.test A",
