@@ -17,6 +17,7 @@ from tests.conformance.questions import Question
 from tests.conformance.zones import NAMES
 
 A, NS, CNAME, SOA, HINFO, AAAA, SVCB, HTTPS, ANY = 1, 2, 5, 6, 13, 28, 64, 65, 255
+SIG, KEY, NXT = 24, 25, 30
 SECTIONS = frozenset({"answer", "authority", "additional"})
 NONE: frozenset[str] = frozenset()
 LONGEST_CHAIN = {"ours": 9, "knot": 5, "bind": 12}
@@ -142,13 +143,26 @@ def limit(question: Question) -> int:
     return 512 if question.payload is None else max(512, min(question.payload, 1232))
 
 
-def _whole_glue(both: Both) -> frozenset[str]:
-    referral = any(row[1] == NS for row in both.my_whole.authority)
-    left_out = set(both.theirs.additional) < set(both.their_whole.additional)
+def _whole_or_truncated(both: Both) -> frozenset[str]:
     sooner = "tc" in both.mine.flags and "tc" not in both.theirs.flags
     too_long = both.my_whole.size > limit(both.question)
-    fits = sooner and too_long and referral and left_out
-    return frozenset({"flag tc"}) if fits else NONE
+    left_out = any(
+        set(getattr(both.theirs, section)) < set(getattr(both.their_whole, section))
+        for section in ("authority", "additional")
+    )
+    return frozenset({"flag tc"}) if sooner and too_long and left_out else NONE
+
+
+def _too_long(both: Both) -> frozenset[str]:
+    mine, theirs = both.mine.rcode, both.theirs.rcode
+    same = set(both.mine.answer) == set(both.theirs.answer)
+    longer = mine == dns.rcode.YXDOMAIN and theirs == dns.rcode.NXDOMAIN
+    return frozenset({"rcode", "authority"}) if longer and same else NONE
+
+
+def _old_key_types(both: Both) -> frozenset[str]:
+    alias = aliases(both.my_whole.answer) and not both.their_whole.answer
+    return SECTIONS | {"rcode"} if alias and both.question.qtype in (SIG, KEY, NXT) else NONE
 
 
 def _less_compression(both: Both) -> frozenset[str]:
@@ -172,7 +186,9 @@ REASONS = (
     Reason("unassigned-types", "RFC 3597, section 3", _unassigned_types),
     Reason("meta-types", "RFC 1035, section 4.1.1", _meta_types),
     Reason("ttl-of-no-soa", "RFC 2308, section 3", _ttl_of_no_soa),
-    Reason("whole-glue", "RFC 9471, section 3", _whole_glue),
+    Reason("whole-or-truncated", "RFC 2181, section 9", _whole_or_truncated),
+    Reason("too-long", "RFC 6672, section 2.2", _too_long),
+    Reason("old-key-types", "RFC 4035, section 2.5", _old_key_types),
     Reason("less-compression", "RFC 1035, section 4.1.4", _less_compression),
 )
 

@@ -165,7 +165,9 @@ REASONED = [
     ("www.conf.test", "TYPE200", True, None, 0, "bind", "unassigned-types"),
     ("www.conf.test", "MAILA", True, None, 0, "knot", "meta-types"),
     ("missing.conf.test", "SOA", True, None, 0, "bind", "ttl-of-no-soa"),
-    ("x.many.conf.test", "A", False, None, 0, "bind", "whole-glue"),
+    ("x.many.conf.test", "A", False, None, 0, "bind", "whole-or-truncated"),
+    (f"{'y' * 63}.dnamelong.conf.test", "DNAME", True, None, 0, "knot", "too-long"),
+    ("alias.conf.test", "KEY", True, None, 0, "bind", "old-key-types"),
     ("mx24.conf.test", "MX", False, 900, 0, "knot", "less-compression"),
 ]
 
