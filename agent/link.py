@@ -197,7 +197,7 @@ class Link:
             call = AgentsStub(wire).Connect()  # type: ignore[no-untyped-call]
             try:
                 async with asyncio.timeout(HELLO_TIMEOUT_S):
-                    await call.write(self._hello.message())
+                    await self._send(call, self._hello.message())
                     first = await call.read()
             except TimeoutError:
                 raise Ended("no welcome in time") from None
@@ -292,7 +292,7 @@ class Link:
                 if now >= heartbeat_at_ms:
                     self._heartbeats += 1
                     beat = agent_pb2.Heartbeat(count=self._heartbeats)
-                    await call.write(agent_pb2.FromAgent(heartbeat=beat))
+                    await self._send(call, agent_pb2.FromAgent(heartbeat=beat))
                     heartbeat_at_ms = now + self._heartbeat_ms
                 wake = heartbeat_at_ms
                 if self.has_assignment:
@@ -340,7 +340,7 @@ class Link:
             frame.sequence = self._sequence
             self._time()
             self._unacked.append((self._sequence, end))
-            await call.write(agent_pb2.FromAgent(results=frame))
+            await self._send(call, agent_pb2.FromAgent(results=frame))
         return True
 
     async def _digest(self, call: Any, identities: Iterable[Identity] | None) -> None:
@@ -352,7 +352,11 @@ class Link:
             frame.sequence = self._sequence
             self._time()
             self._unacked.append((self._sequence, self.acked))
-            await call.write(agent_pb2.FromAgent(digest=frame))
+            await self._send(call, agent_pb2.FromAgent(digest=frame))
+
+    async def _send(self, call: Any, message: Any) -> None:
+        message.sent_ms = self._runner.now_ms()
+        await call.write(message)
 
     def _time(self) -> None:
         """Time the frame that is about to be sent, unless one is being timed."""

@@ -108,7 +108,7 @@ class Gateway(AgentsServicer):
         metrics.STREAMS_ENDED.labels(ended.reason).inc()
         await context.abort(ended.code, ended.sentence)
 
-    async def _hello(self, context: Any) -> pb.Hello:
+    async def _hello(self, context: Any) -> pb.FromAgent:
         try:
             async with asyncio.timeout(HELLO_S):
                 first = await context.read()
@@ -116,7 +116,7 @@ class Gateway(AgentsServicer):
             raise _refused(f"no hello came within {HELLO_S:g} s") from None
         if first is grpc.aio.EOF or first.WhichOneof("message") != "hello":
             raise _refused("the first message of a stream must be a hello")
-        hello: pb.Hello = first.hello
+        hello = first.hello
         if not _LABEL.fullmatch(hello.region):
             raise _refused(
                 f"{hello.region!r} is no name of a region: letters, digits and -, at most 63"
@@ -130,7 +130,8 @@ class Gateway(AgentsServicer):
             raise _refused(
                 "the hello names no probe type, or no address family, that the agent has"
             )
-        return hello
+        message: pb.FromAgent = first
+        return message
 
     def _admit(self, stream: Stream) -> None:
         former = self._streams.get(stream.name)

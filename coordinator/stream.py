@@ -18,6 +18,7 @@ from gtm.v1 import agent_pb2 as pb
 
 from . import columns, metrics
 from .assignment import Assignment, UsedUp
+from .delay import Delay
 from .events import Digest, Frame, Incoming
 from .views import Assigned
 
@@ -37,9 +38,10 @@ class Ended(Exception):
 
 
 class Stream:
-    """A stream whose hello was accepted; `handle` takes its events."""
+    """A stream whose first message, a hello, was accepted; `handle` takes its events."""
 
-    def __init__(self, hello: pb.Hello, handle: Callable[[Incoming], None]) -> None:
+    def __init__(self, first: pb.FromAgent, handle: Callable[[Incoming], None]) -> None:
+        hello = first.hello
         self.region: str = hello.region
         self.agent: str = hello.agent_id
         self.version: str = hello.version
@@ -50,6 +52,8 @@ class Stream:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._handle = handle
         self._heard = time.monotonic()
+        self._delay = Delay()
+        self._late_ms(first)
         self._sequence = 0
         self._acked = 0
         self._dirty = True
@@ -105,10 +109,11 @@ class Stream:
                 raise Ended(grpc.StatusCode.INVALID_ARGUMENT, str(error), "malformed") from None
 
     def _take(self, message: pb.FromAgent) -> None:
+        late_ms = self._late_ms(message)
         match message.WhichOneof("message"):
             case "results":
                 self._numbered(message.results.sequence)
-                frame = self._known(message.results, columns.RESULTS)
+                frame = self._known(message.results, columns.RESULTS, late_ms)
                 if frame is not None:
                     self._handle(
                         Frame(
@@ -122,7 +127,7 @@ class Stream:
                     )
             case "digest":
                 self._numbered(message.digest.sequence)
-                frame = self._known(message.digest, columns.DIGEST)
+                frame = self._known(message.digest, columns.DIGEST, late_ms)
                 if frame is not None:
                     self._handle(
                         Digest(
@@ -141,13 +146,17 @@ class Stream:
                 return  # a message of a later version
         self._wake.set()
 
+    def _late_ms(self, message: pb.FromAgent) -> int:
+        return self._delay.late_ms(message.sent_ms, int(self._heard * 1000))
+
     def _numbered(self, sequence: int) -> None:
         if sequence != self._sequence + 1:
             raise columns.Malformed(f"frame {sequence} came after frame {self._sequence}")
         self._sequence = sequence
 
-    def _known(self, message: Any, names: tuple[str, ...]) -> columns.Columns | None:
+    def _known(self, message: Any, names: tuple[str, ...], late_ms: int) -> columns.Columns | None:
         read = columns.read(message, names)
+        read.values["age_ms"] += late_ms
         rows, numbers = self.assignment.take(message.assignment_revision, read.targets)
         known = len(numbers)
         refused = len(read.targets) - known

@@ -19,16 +19,18 @@ OUTCOME_FAILURE: Outcome
 OUTCOME_NO_OPINION: Outcome
 
 class FromAgent(_message.Message):
-    __slots__ = ("hello", "results", "digest", "heartbeat")
+    __slots__ = ("hello", "results", "digest", "heartbeat", "sent_ms")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    SENT_MS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     results: Results
     digest: Digest
     heartbeat: Heartbeat
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    sent_ms: int
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., sent_ms: _Optional[int] = ...) -> None: ...
 
 class ToAgent(_message.Message):
     __slots__ = ("welcome", "assignment", "ack", "heartbeat")

@@ -272,6 +272,37 @@ async def test_a_digest_sets_the_vote(helpers: Any, connect: Any) -> None:
         }
 
 
+async def test_what_was_held_up_on_its_way_is_as_old_as_it_is(helpers: Any, connect: Any) -> None:
+    """A success that left 20 s before it came is history: it votes nobody up."""
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, helpers.SMALL)
+        agent = await connect(made.port, "eu").open()
+
+        async def said(result: int, sent_ms: int) -> list[str]:
+            agent.sequence += 1
+            rows = sorted(agent.targets)
+            frame = pb.Results(
+                sequence=agent.sequence,
+                assignment_revision=agent.revision,
+                target=rows,
+                outcome=[result] * len(rows),
+                age_ms=[0] * len(rows),
+                rtt_us=[0] * len(rows),
+                reason=[0] * len(rows),
+                reasons=[""],
+            )
+            await agent.call.write(pb.FromAgent(results=frame, sent_ms=sent_ms))
+            await agent.until(lambda: agent.acked == agent.sequence)
+            views = made.engine.verdicts()
+            return [vote.vote for view in views for vote in view.regions if vote.region == "eu"]
+
+        clock = 1_000_000
+        beat = pb.FromAgent(heartbeat=pb.Heartbeat(count=1), sent_ms=clock)
+        await agent.call.write(beat)  # came as quickly as any
+        assert set(await said(pb.OUTCOME_SUCCESS, clock - 20_000)) == {"none"}
+        assert set(await said(pb.OUTCOME_SUCCESS, clock)) == {"up"}
+
+
 REFUSED_HELLOS = {
     "no name of a region": {"region": "eu/../x"},
     "no agent id": {"agent_id": "a/b"},
@@ -395,7 +426,7 @@ async def test_a_region_is_met_at_its_first_hello(helpers: Any, connect: Any) ->
 async def test_a_stream_that_was_replaced_is_not_listened_to_any_more() -> None:
     taken: list[Any] = []
     hello = pb.Hello(region="eu", agent_id="x", capabilities=CAPABLE)
-    replaced = stream.Stream(hello, taken.append)
+    replaced = stream.Stream(pb.FromAgent(hello=hello), taken.append)
     replaced.assign(())
     assert [one.revision for one in replaced.assignment.messages()] == [1]
 
