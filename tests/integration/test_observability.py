@@ -111,6 +111,47 @@ def test_labels_are_those_that_the_page_names(system: Running, part: str) -> Non
                 assert set(sample.labels) - {"le"} <= allowed, sample
 
 
+MOVING = {
+    "coordinator": (
+        "gtm_coordinator_publish_lag_seconds_count",
+        "gtm_coordinator_serve_lag_seconds_count",
+        "gtm_coordinator_judging_seconds_count",
+        'gtm_coordinator_events_total{event="Frame"}',
+        'gtm_coordinator_decisions_total{decision="PublishPool"}',
+        "gtm_coordinator_leaderships_total",
+        'gtm_etcd_calls_total{method="Txn",outcome="ok"}',
+        'gtm_etcd_call_seconds_count{method="Txn"}',
+        "gtm_etcd_watch_streams_total",
+    ),
+    "agent": (
+        'gtm_agent_probes_total{outcome="failure",type="http"}',
+        'gtm_agent_reasons_total{outcome="failure",reason="refused"}',
+        'gtm_agent_transitions_total{opinion="down"}',
+        "gtm_agent_acknowledgement_seconds_count",
+        "gtm_agent_streams",
+    ),
+    "resolver": (
+        f'gtm_resolver_name_queries_total{{name="{NAME}",rcode="NOERROR"}}',
+        "gtm_resolver_compile_seconds_count",
+        "gtm_resolver_snapshot_revision",
+        "gtm_resolver_reported_coordinators",
+        "gtm_etcd_watch_lists_total",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", MOVING)
+def test_what_has_happened_was_counted(system: Running, part: str) -> None:
+    def missing(door: str) -> list[str]:
+        rows = (line.rpartition(" ") for line in get(door, "/metrics").splitlines())
+        found = {name: float(value) for name, _, value in rows if not name.startswith("#")}
+        return [series for series in MOVING[part] if found.get(series, 0) <= 0]
+
+    for door in doors(system)[part]:
+        until(lambda door=door: not missing(door))
+        assert missing(door) == []
+
+
 def test_every_part_is_live_and_ready(system: Running) -> None:
     for part in (door for named in doors(system).values() for door in named):
         assert get(part, "/livez") == "ok\n"
