@@ -9,7 +9,7 @@ PROTO_TOOLS := grpcio-tools==1.75.0
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
-	docs bench bench-dns fuzz clean
+	docs bench bench-dns conformance fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -69,6 +69,13 @@ contracts: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(PYTEST) -q tests/unit tests/variants tests/scenarios
 
+QUERIES ?= 10000
+SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
+
+conformance: system $(VENV)/.dev  ## our answers beside Knot's and BIND's: QUERIES=10000 SEED=random
+	GTM_CONFORMANCE_QUERIES=$(QUERIES) GTM_CONFORMANCE_SEED=$(SEED) \
+	  $(PYTEST) -s tests/conformance
+
 proto: $(VENV)/proto/.stamp  ## generate gtm/v1 from proto/
 	$(VENV)/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. $(PROTOS)
 	$(VENV)/proto/bin/python -m grpc_tools.protoc -Iproto --grpc_python_out=. \
@@ -77,8 +84,9 @@ proto: $(VENV)/proto/.stamp  ## generate gtm/v1 from proto/
 check-proto: $(VENV)/proto/.stamp  ## is the generated code current?
 	@PROTOC='$(VENV)/proto/bin/python -m grpc_tools.protoc' deploy/check-proto
 
-docs: $(VENV)/.dev  ## write docs/configuration.md and docs/gtm.schema.json from the model
+docs: $(VENV)/.dev  ## write what is generated in docs/: configuration, schema, RFC table
 	$(BIN)/python -m ctl.docs
+	$(BIN)/python -m tests.conformance.cases
 
 bench: $(VENV)/.dev  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_engine.py

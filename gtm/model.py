@@ -57,7 +57,10 @@ class Soa(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Static records of one name and type."""
 
-    name: Annotated[str, _doc("relative to the zone, @ is the apex, * a wildcard (RFC 4592)")]
+    name: Annotated[
+        str,
+        _doc("relative to the zone, @ is the apex, * a wildcard (RFC 4592), \\DDD any octet"),
+    ]
     type: Annotated[str, _doc("any type, by name or as TYPE123")]
     ttl: Annotated[Duration | None, _doc("default: the zone's ttl")] = None
     data: Annotated[tuple[str, ...], _doc("one text in zone-file form for each record")]
