@@ -54,30 +54,27 @@ class NameTally:
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, list[int]] = {}
+        self.known: dict[bytes, list[int]] = {}
+        """Counts of the names met so far; the query path looks here itself, a call costs more."""
         self._other = [0] * (len(RCODES) + 1)
         self._none = [0] * (len(RCODES) + 1)
 
-    def of(self, table: AnswerTable, query: bytes) -> list[int]:
-        """The counts of the name that `query` asks for; whatever it is, nothing is raised."""
-        qname = query[12 : query.find(0, 12) + 1].lower()
-        return self._known.get(qname) or self._first(table, qname)
-
-    def _first(self, table: AnswerTable, qname: bytes) -> list[int]:
+    def first(self, table: AnswerTable, qname: bytes) -> list[int]:
+        """The counts of a name (lower case, on the wire) that is not known; made where it may."""
         name = table.names.get(qname)
         if name is None or name.slot < 0:
             return self._none
-        if len(self._known) >= MAX_NAMES:
+        if len(self.known) >= MAX_NAMES:
             return self._other
-        self._known[qname] = found = [0] * (len(RCODES) + 1)
+        self.known[qname] = found = [0] * (len(RCODES) + 1)
         return found
 
     def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, list[int]]]:
         """(label, counts) of all, after what is no access name of `table` was forgotten."""
         names = table.names if table is not None else {}
-        for qname in [known for known in self._known if not _steered(names.get(known))]:
-            del self._known[qname]
-        for qname, counts in self._known.items():
+        for qname in [known for known in self.known if not _steered(names.get(known))]:
+            del self.known[qname]
+        for qname, counts in self.known.items():
             yield name_text(qname), counts
         yield OTHER, self._other
         yield NONE, self._none

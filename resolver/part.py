@@ -244,7 +244,7 @@ class Resolver:
     def _answering(self, transport: Transport, tally: Tally) -> Answer:
         """The responder over the table of the moment, counted; it never raises."""
         outcomes, draw, now = tally.outcomes, random.getrandbits, time.monotonic
-        counts_of = self.meters.names.of
+        known, first = self.meters.names.known, self.meters.names.first
 
         def answer(query: bytes, client: bytes) -> bytes | None:
             table = self.follower.table or self._not_ready
@@ -257,7 +257,8 @@ class Resolver:
                 reply = None
             outcome = SILENT if reply is None else reply[3] & 15
             outcomes[outcome] += 1
-            counts_of(table, query)[outcome] += 1
+            qname = query[12 : query.find(b"\0", 12) + 1].lower()
+            (known.get(qname) or first(table, qname))[outcome] += 1
             return reply
 
         return answer
