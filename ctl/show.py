@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -80,5 +81,6 @@ def size(count: int) -> str:
 
 
 def warn(text: str) -> None:
-    """One line to stderr, yellow on a terminal."""
-    print(colour(text, "yellow", sys.stderr), file=sys.stderr)
+    """One line to stderr, yellow on a terminal; nobody who listens any more is no trouble."""
+    with contextlib.suppress(OSError):
+        print(colour(text, "yellow", sys.stderr), file=sys.stderr)

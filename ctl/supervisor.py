@@ -54,21 +54,24 @@ class LogFile:
     def __init__(self, path: Path, most: int = MAX_LOG_BYTES) -> None:
         self._path = path
         self._most = most
-        self._file = path.open("ab")
+        self._file = path.open("ab", 0)  # a buffer would keep what a full disk refused
         self._size = self._file.tell()
 
     def write(self, line: bytes) -> None:
         """Append one line; a full disk loses lines, not the child."""
-        if self._size + len(line) > self._most:
-            self._file.close()
-            with contextlib.suppress(OSError):
-                self._path.replace(self._path.with_suffix(".log.1"))
-            self._file = self._path.open("wb")
-            self._size = 0
         with contextlib.suppress(OSError):
+            if self._size + len(line) > self._most:
+                self._begin()
             self._file.write(line)
-            self._file.flush()
         self._size += len(line)
+
+    def _begin(self) -> None:
+        """Begin the next file; OSError, and the present one stays, where that can't be."""
+        with contextlib.suppress(FileNotFoundError):  # where the last attempt got that far
+            self._path.replace(self._path.with_suffix(".log.1"))
+        file = self._path.open("wb", 0)
+        self._file.close()
+        self._file, self._size = file, 0
 
     def close(self) -> None:
         """Close the file."""
@@ -97,9 +100,9 @@ class Child:
         environ |= {PARENT: str(os.getpid()), GATE: "1"}
         self._last = ""
         # Pipes of our own: asyncio's would keep `wait` until grandchildren had closed them too.
-        gate, opener = os.pipe()
-        lines, stderr = os.pipe()
-        try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            gate, opener = _pipe(theirs, ours)
+            lines, stderr = _pipe(ours, theirs)
             self.process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "ctl", *self.part.arguments,
                 stdin=gate,
@@ -108,10 +111,8 @@ class Child:
                 env=environ,
                 start_new_session=True,
             )  # fmt: skip
-        finally:
-            os.close(gate)
-            os.close(stderr)
-        self._pid_file.write_text(f"{process.pid}\n")
+            ours.pop_all()
+        self._note(process.pid)
         tasks = [asyncio.create_task(self._open(opener)), asyncio.create_task(self._read(lines))]
         try:
             status = await process.wait()
@@ -121,7 +122,15 @@ class Child:
             for task in tasks:
                 task.cancel()
             os.close(opener)
-            self._pid_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._pid_file.unlink(missing_ok=True)
+
+    def _note(self, pid: int) -> None:
+        """Leave the process id for people; a disk that takes no file costs that alone."""
+        try:
+            self._pid_file.write_text(f"{pid}\n")
+        except OSError as error:
+            self._say(f"{self.part.name}: cannot write {self._pid_file} ({error.strerror})")
 
     async def _open(self, opener: int) -> None:
         await self.gate.wait()
@@ -173,6 +182,14 @@ class Child:
         self._log.close()
 
 
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A new pipe, whose ends those two close."""
+    read, write = os.pipe()
+    reader.callback(os.close, read)
+    writer.callback(os.close, write)
+    return read, write
+
+
 class Supervisor:
     """All children of one `gtm up`."""
 
@@ -206,20 +223,25 @@ class Supervisor:
         backoff_s = BACKOFF_FIRST_S
         while True:
             began = time.monotonic()
-            status = await child.once()
+            try:
+                status, sentence = await child.once(), child.sentence()
+            except OSError as error:  # no process, no descriptor, no program
+                status, sentence = 1, f"{child.part.name} cannot be started: {error.strerror}"
+                told = sentence
+            else:
+                how = f"signal {-status}" if status < 0 else f"status {status}: {sentence}"
+                pid = child.process.pid if child.process else 0
+                told = f"{child.part.name} (pid {pid}) ended with {how}"
             if self._stopping:
                 return
-            name, pid = child.part.name, child.process.pid if child.process else 0
             if not self._settled:
                 if not self._broken.done():
                     status = status if status in (1, 2, 3) else 1
-                    self._broken.set_exception(StartError(child.sentence(), status))
+                    self._broken.set_exception(StartError(sentence, status))
                 return
-            lived_s = time.monotonic() - began
-            if lived_s >= LIVED_S:
+            if time.monotonic() - began >= LIVED_S:
                 backoff_s = BACKOFF_FIRST_S
-            how = f"signal {-status}" if status < 0 else f"status {status}: {child.sentence()}"
-            self._tell(f"{name} (pid {pid}) ended with {how}; again in {backoff_s:g} s")
+            self._tell(f"{told}; again in {backoff_s:g} s")
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
             child.restarts += 1

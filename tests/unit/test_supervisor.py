@@ -185,6 +185,57 @@ async def test_children_do_not_inherit_our_settings(
     assert b"GTM_ETCD_PASSWORD=secret" in environ
 
 
+async def test_a_disk_that_takes_no_file_does_not_keep_a_killed_child_from_its_next_life(
+    watched: Watched,
+) -> None:
+    child = watched.supervisor.start(Part(name="a", arguments=("stay",)))
+    child.gate.set()
+    await until(lambda: "settled" in watched.log("a"))
+    watched.supervisor.settle()
+    run = watched.folder / "run"
+    (run / "a.pid").unlink()
+    run.rmdir()
+    run.write_text("in the way\n")
+    assert child.process is not None
+    os.kill(child.process.pid, signal.SIGKILL)
+    await until(lambda: watched.log("a").count("settled") == 2)
+    assert any("a: cannot write" in told for told in watched.told)
+    os.kill(child.process.pid, signal.SIGKILL)
+    await until(lambda: watched.log("a").count("settled") == 3)
+
+
+async def test_a_child_that_cannot_be_started_again_now_is_tried_later(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = watched.supervisor.start(Part(name="a", arguments=("stay",)))
+    child.gate.set()
+    await until(lambda: "settled" in watched.log("a"))
+    watched.supervisor.settle()
+    program = module.sys.executable
+    monkeypatch.setattr(module.sys, "executable", str(watched.folder / "nowhere"))
+    assert child.process is not None
+    os.kill(child.process.pid, signal.SIGKILL)
+    await until(lambda: any("a cannot be started" in told for told in watched.told))
+    monkeypatch.setattr(module.sys, "executable", program)
+    await until(lambda: watched.log("a").count("settled") == 2)
+
+
+def test_a_full_disk_loses_lines_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.symlink_to("/dev/full")
+    log = LogFile(path, most=100)
+    log.write(b"x" * 60)
+    log.write(b"y" * 60)  # begins the next file, which has room
+    log.write(b"z" * 10)
+    log.close()
+    assert path.read_bytes() == b"y" * 60 + b"z" * 10
+    path.unlink()
+    path.symlink_to("/dev/full")
+    log = LogFile(path)
+    log.write(b"lost\n")
+    log.close()
+
+
 def test_a_log_is_cut_into_two_files_of_bounded_size(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "a.log", most=100)
     for number in range(50):
