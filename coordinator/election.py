@@ -26,7 +26,7 @@ from .mirror import followed
 
 LEASE_TTL_S = 5.0
 """After so long without a word a coordinator is gone, and another one may lead."""
-RETRY_S = (0.2, 2.0)
+RETRY_S = (0.2, 1.0)
 """Least and greatest pause between attempts while the store is away."""
 REVOKE_S = 1.0
 """For giving a lease back; it runs out by itself where the store does not hear us."""

@@ -30,7 +30,7 @@ from gtm.v1 import operator_pb2 as pb
 from . import diff, files, ground, ready, show
 from .client import Client
 from .ground import Ports
-from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, LogFile, Part, Supervisor
+from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, LIVED_S, LogFile, Part, Supervisor
 
 T = TypeVar("T")
 
@@ -205,7 +205,10 @@ class Up:
             return
         backoff_s = BACKOFF_FIRST_S
         while True:
+            began = time.monotonic()
             status = await self._etcd.wait()
+            if time.monotonic() - began >= LIVED_S:
+                backoff_s = BACKOFF_FIRST_S
             show.warn(
                 f"etcd ended with status {status} ({self._etcd.last_words()}); "
                 f"again in {backoff_s:g} s"

@@ -34,7 +34,8 @@ class EtcdOptions(Struct, frozen=True, kw_only=True):
     """Mean time between comparisons of a watch's memory with the store; 0 for never."""
     settle_s: float = 3.0
     """How long such a comparison waits for events that are still on their way."""
-    backoff_most_s: float = 2.0
+    backoff_most_s: float = 1.0
+    """Longest pause between attempts: what was judged meanwhile is out soon after its return."""
 
     def __repr__(self) -> str:
         return f"EtcdOptions(endpoints={self.endpoints!r}, user={self.user!r}, password=...)"
