@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -34,6 +35,9 @@ MAX_BYTES = 4 << 30
 """The largest file that is read; etcd's own quota is no larger."""
 MIN_PERIOD_S = 1.0
 """Least time between two writes."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk without room says; it may have some later."""
+UNWRITTEN = "snapshot cannot be written"
 WORK_SHARE = 10
 """A write that took t seconds is followed by at least t times this without one."""
 
@@ -159,7 +163,10 @@ def _frames(body: memoryview) -> Iterator[memoryview]:
 
 
 def prepared(data_dir: str, resolver_id: str) -> Path:
-    """Where the snapshot of a resolver lies; StartError where nothing can be written there."""
+    """Where the snapshot of a resolver lies; StartError where nothing can ever be written there.
+
+    A disk that is full now is told, and no reason not to answer.
+    """
     folder = Path(data_dir)
     safe = "".join(one if one.isalnum() or one in "-_." else "_" for one in resolver_id)
     try:
@@ -167,9 +174,11 @@ def prepared(data_dir: str, resolver_id: str) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise StartError(
-            f"cannot write in {folder}: {error.strerror}; choose another folder with --data-dir"
-        ) from error
+        if error.errno not in FULL:
+            raise StartError(
+                f"cannot write in {folder}: {error.strerror}; choose another folder with --data-dir"
+            ) from error
+        transition(_log, UNWRITTEN, logging.ERROR, path=folder, cause=error.strerror)
     path = folder / f"{safe}.snapshot"
     for left in folder.glob(f".{path.name}.*"):  # by a process that was killed while it wrote
         with contextlib.suppress(OSError):
@@ -240,7 +249,7 @@ class SnapshotWriter:
             self._failing = True
             transition(
                 _log,
-                "snapshot cannot be written",
+                UNWRITTEN,
                 logging.ERROR,
                 path=self.path,
                 cause=error.strerror,

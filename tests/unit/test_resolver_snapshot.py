@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -109,6 +110,18 @@ def test_a_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match=r"cannot write in .*file/deep: .*--data-dir"):
         prepared(str(tmp_path / "file" / "deep"), "r1")
+
+
+def test_a_disk_without_room_at_the_start_is_told_and_tried_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    path = prepared(str(tmp_path), "r1")
+    assert path == tmp_path / "r1.snapshot"
+    assert "snapshot cannot be written" in caplog.text
 
 
 def test_an_id_makes_a_file_name_whatever_it_holds(tmp_path: Path) -> None:

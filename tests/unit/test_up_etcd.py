@@ -1,4 +1,4 @@
-"""How `gtm up` keeps its own etcd: again after each end, with a back-off that a long life resets."""
+"""How `gtm up` keeps its own etcd: again after each end; a long life resets the back-off."""
 
 from __future__ import annotations
 
