@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,9 @@ DEAD = "127.23.3.1"
 """No origin is ever there."""
 REGIONS = ("r1", "r2", "r3")
 NEAR, FAR, BACKED = (f"gtm0000000{number}.{ZONE} A" for number in (1, 2, 3))
+DISK_FILES = 256
+DISK = f"size=1m,nr_inodes={DISK_FILES}"
+"""A disk that is soon full."""
 SOON_S = 40.0
 """For what must come true at all."""
 
@@ -384,26 +388,27 @@ class Relay:
 
 @contextlib.contextmanager
 def full(folder: Path) -> Iterator[None]:
-    """The disk under `folder`, a small one of its own, has no byte left within."""
+    """The disk under `folder`, a small one of its own, takes no byte and no file within."""
     filler = folder / "filler"
+    filler.mkdir()
     try:
-        with filler.open("wb", 0) as file:
-            with contextlib.suppress(OSError):
-                while file.write(bytes(4096)):
-                    pass
-            with contextlib.suppress(OSError):
-                while file.write(b"\0"):
+        with contextlib.suppress(OSError):
+            for number in range(DISK_FILES):
+                (filler / str(number)).touch()
+        for piece in (4096, 1):
+            with contextlib.suppress(OSError), (filler / "0").open("ab", 0) as file:
+                while file.write(bytes(piece)):
                     pass
         yield
     finally:
-        filler.unlink(missing_ok=True)
+        shutil.rmtree(filler)
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str = "256k") -> Iterator[bool]:
-    """`folder` as a disk of `size`; False, and an ordinary folder, where we may not mount."""
+def small_disk(folder: Path) -> Iterator[bool]:
+    """`folder` as a disk of `DISK`; False, and an ordinary folder, where we may not mount."""
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", str(folder)]
     try:
         mounted = os.geteuid() == 0 and not subprocess.run(mount, capture_output=True).returncode
     except OSError:
