@@ -22,7 +22,9 @@ from gtm.view import View
 from .policy_child import LENGTH, MAX_MESSAGE_BYTES, READY, Rules
 
 DEADLINE_S = 10.0
-"""How long one judgement may take."""
+"""How long one judgement of a small set may take."""
+BYTES_PER_S = 200_000
+"""A larger request has a second more for each of these: records are read at about this speed."""
 START_DEADLINE_S = 30.0
 """How long the child may take to start; it loads every variant."""
 MAX_WAITING = 32
@@ -93,13 +95,15 @@ class ChildPolicy:
         try:
             async with self._turn:
                 child = await self._started()
+                body = await asyncio.to_thread(pickle.dumps, (method, arguments), 5)
+                deadline_s = self._deadline_s + len(body) // BYTES_PER_S
                 try:
-                    async with asyncio.timeout(self._deadline_s):
-                        answer = await _exchange(child, (method, arguments))
+                    async with asyncio.timeout(deadline_s):
+                        answer = await _exchange(child, body)
                 except TimeoutError:
                     await self._end()
                     raise TimeoutError(
-                        f"the judgement took longer than {self._deadline_s:g}s; "
+                        f"the judgement took longer than {deadline_s:g}s; "
                         "ask about fewer resources at once"
                     ) from None
                 except (OSError, EOFError, asyncio.IncompleteReadError):
@@ -155,9 +159,8 @@ class ChildPolicy:
         await child.wait()
 
 
-async def _exchange(child: asyncio.subprocess.Process, request: object) -> object:
+async def _exchange(child: asyncio.subprocess.Process, body: bytes) -> object:
     assert child.stdin is not None
-    body = pickle.dumps(request, protocol=5)
     if len(body) > MAX_MESSAGE_BYTES:
         return ("error", f"more than {MAX_MESSAGE_BYTES // 2**20} MiB at once")
     child.stdin.write(struct.pack(LENGTH, len(body)) + body)

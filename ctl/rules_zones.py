@@ -7,6 +7,7 @@ that what passes here can be served.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import dns.exception
 import dns.name
@@ -22,6 +23,9 @@ from gtm.places import nearest
 from resolver.limits import MAX_CHAIN, MAX_RRSET
 
 from .findings import Findings
+
+MAX_PARSED = 65_536
+"""Texts of data whose reading is kept: most of a set is the same at its next judgement."""
 
 _SINGLE = (dns.rdatatype.CNAME, dns.rdatatype.DNAME)
 
@@ -163,6 +167,7 @@ def _record(findings: Findings, path: str, zone: str, record: Record, static: St
         findings.error(f"{path}.data", f"{size:,} octets don't fit into an answer")
 
 
+@lru_cache(MAX_PARSED)
 def parse(type_: dns.rdatatype.RdataType, text: str, origin: dns.name.Name) -> dns.rdata.Rdata:
     """`text` in zone-file form as data of `type_`; ValueError with a sentence where it is not."""
     word = dns.rdatatype.to_text(type_)
