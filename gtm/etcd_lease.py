@@ -137,6 +137,8 @@ class Keeper:
                 _log.exception("lease keepalive failed by a defect")
             finally:
                 await stream.close()
+            for lease in self._leases.values():
+                lease.due = 0.0  # asked at once: what broke the link may have ended the lease too
             await asyncio.sleep(backoff.next_s() if self._leases else 0)
 
     async def _keep(

@@ -223,12 +223,11 @@ class Link:
                 if not renewed:
                     renewed = True
                     continue
-            if found is Meaning.UNSURE and write and attempt.sent:
-                self._retire(attempt.to)
-                raise OutcomeUnknown(f"the link to etcd broke after a write was sent ({reason})")
             self._retire(attempt.to)
             if attempt.to == self.current:
                 self._at = (self._at + 1) % len(self.endpoints)
+            if found is Meaning.UNSURE and write and attempt.sent:
+                raise OutcomeUnknown(f"the link to etcd broke after a write was sent ({reason})")
             await asyncio.sleep(min(pause.next_s(), max(0.0, deadline - time.monotonic())))
         if self.closed:
             raise StoreUnavailable("the store is closed")

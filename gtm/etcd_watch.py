@@ -56,6 +56,8 @@ class EtcdWatch:
         self._backoff = Backoff(0.05, link.options.backoff_most_s)
         self._heard = -float("inf")
         self._broken = False
+        self._refused = False
+        """Whether etcd cancelled the last stream before anything came."""
         self._queue: asyncio.Queue[Listing | Batch | _End] = asyncio.Queue(MAX_WAITING)
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -113,6 +115,10 @@ class EtcdWatch:
                     todo = Next.GO_ON
                 todo = await self._stream()
                 if todo is Next.RENEW:
+                    # An old token is refused like a wrong user. A new one may go on from where we
+                    # were; where that is refused too, a list tells what is wrong.
+                    todo = Next.RELIST if self._refused else Next.GO_ON
+                    self._refused = True
                     await self._pause("etcd cancelled the watch")
             except StreamBroken as broken:
                 if broken.meaning in (Meaning.DENIED, Meaning.COMPACTED):
@@ -228,6 +234,7 @@ class EtcdWatch:
             return Next.RETELL if await self._went_back() else Next.GO_ON
         if step.then is Next.GO_ON:
             self._backoff.reset()
+            self._refused = False
             if self._broken:
                 self._broken = False
                 _log.info("watch on %s is back at %s", self.prefix, self._to.url)

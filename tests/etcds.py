@@ -99,10 +99,11 @@ class EtcdServer:
         """Whether its process lives."""
         return self.process is not None and self.process.poll() is None
 
-    def ctl(self, *args: str) -> str:
+    def ctl(self, *args: str, stdin: str = "") -> str:
         """Run etcdctl against it."""
         done = subprocess.run(
             self.ctl_command(*args),
+            input=stdin,
             env=ctl_environment(),
             capture_output=True,
             text=True,

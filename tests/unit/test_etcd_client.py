@@ -8,7 +8,7 @@ from gtm.errors import LeaseLost, NoSpace, StartError, StoreDenied, StoreError
 from gtm.etcd_errors import Meaning, meaning, refusal
 from gtm.etcd_link import Backoff
 from gtm.etcd_options import Endpoint, endpoint
-from gtm.etcd_range import FIRST_PAGE, MAX_PAGE, PAGE_BYTES, next_limit
+from gtm.etcd_range import FIRST_PAGE, MAX_PAGE, PAGE_BYTES, PAGE_S, next_limit
 from gtm.etcd_wire import prefix_range, writes
 from gtm.store import Delete, Get, Op, Put, Txn
 
@@ -131,6 +131,13 @@ def test_pages_grow_with_small_keys_and_shrink_with_large_ones_within_bounds() -
     assert next_limit(FIRST_PAGE, 1) == 4 * FIRST_PAGE
     assert next_limit(MAX_PAGE, 1) == MAX_PAGE
     assert next_limit(1, 100 * PAGE_BYTES) == 1
+
+
+def test_pages_that_take_long_become_smaller_but_not_smaller_than_the_first() -> None:
+    assert next_limit(4 * FIRST_PAGE, 1, PAGE_S) == 4 * FIRST_PAGE
+    assert next_limit(4 * FIRST_PAGE, 1, 2 * PAGE_S) == 2 * FIRST_PAGE
+    assert next_limit(4 * FIRST_PAGE, 1, 100.0) == FIRST_PAGE
+    assert next_limit(4 * FIRST_PAGE, PAGE_BYTES * 8, 100.0) == FIRST_PAGE // 2
 
 
 def test_pauses_double_are_jittered_and_bounded() -> None:
