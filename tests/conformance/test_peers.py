@@ -113,10 +113,25 @@ class Tally:
         self.defects += [f"law: {text}: {question}\n{mine}" for text in broken]
 
     def __str__(self) -> str:
-        lines = [f"queries: {self.queries}"]
-        for peer, counts in self.counts.items():
-            lines += [f"{peer:5} {count:6} {name}" for name, count in counts.most_common()]
-        return "\n".join(lines)
+        peers = sorted(self.counts, reverse=True)
+        table = {"equal": [self.counts[peer]["equal"] for peer in peers]}
+        table["equal but for CD"] = [self.counts[peer]["cd-cleared"] for peer in peers]
+        for name in (reason.name for reason in REASONS):
+            table[f"`{name}`"] = [
+                sum(
+                    count
+                    for names, count in self.counts[peer].items()
+                    if name in names.split(" + ")
+                )
+                for peer in peers
+            ]
+        rows = [f"| {name} | {' | '.join(map(str, row))} |" for name, row in table.items()]
+        head = f"| {self.queries} questions | {' | '.join(peers)} |"
+        return "\n".join([head, "|---|" + "---|" * len(peers), *rows, self._unexplained(peers)])
+
+    def _unexplained(self, peers: list[str]) -> str:
+        found = [sum(text.startswith(f"{peer}:") for text in self.defects) for peer in peers]
+        return f"| unexplained | {' | '.join(map(str, found))} |"
 
     def told(self) -> str:
         """The first defects, for people."""
@@ -133,7 +148,7 @@ def test_random_questions_are_answered_as_knot_and_bind_do(trio: Trio) -> None:
     dice, tally = Dice(SEED), Tally()
     for _ in range(QUERIES):
         tally.compare(trio, dice.question())
-    print(tally)
+    print(f"{tally}\n")
     assert not tally.defects, f"seed {SEED}\n{tally.told()}"
     assert all(counts["equal"] > tally.queries * 0.6 for counts in tally.counts.values())
 
