@@ -1,0 +1,264 @@
+"""The etcd client on three members that are killed, stopped, left behind and left without quorum.
+
+Whatever happens, what a watch has told is what is stored, each revision once and in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from gtm.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from gtm.etcd import EtcdOptions, EtcdStore, connect
+from gtm.etcd_mirror import Next
+from gtm.store import Put
+from gtm.v1 import etcd_pb2 as pb
+from tests.etcds import EtcdCluster, EtcdServer
+from tests.watched import Rebuilt, Relay, put, soon, until
+
+pytestmark = pytest.mark.integration
+
+BOTH = pytest.mark.parametrize("kind", ["path", "wheel"])
+ROUNDS = int(os.environ.get("GTM_TORTURE_ROUNDS", "1"))
+QUICK: dict[str, Any] = {"timeout_s": 10.0, "progress_s": 0.3, "idle_s": 1.0, "audit_s": 0.0}
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[..., EtcdStore]]:
+    """Opens stores on endpoints, closed after the test."""
+    stores: list[EtcdStore] = []
+
+    def open_on(*endpoints: str, **options: Any) -> EtcdStore:
+        stores.append(connect(EtcdOptions(endpoints=endpoints, **{**QUICK, **options})))
+        return stores[-1]
+
+    yield open_on
+    for store in stores:
+        await store.close()
+
+
+class Writers:
+    """Writes all the time through whatever happens; knows what was acknowledged, what refused."""
+
+    def __init__(self, store: EtcdStore) -> None:
+        self.acknowledged: dict[int, bytes] = {}
+        self.refused: set[bytes] = set()
+        self.unknown = 0
+        self._store, self._stop, self._n = store, asyncio.Event(), 0
+
+    async def __aenter__(self) -> Writers:
+        self._tasks = [asyncio.create_task(self._write(n)) for n in range(3)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _write(self, writer: int) -> None:
+        while not self._stop.is_set():
+            self._n += 1
+            value = b"%d" % self._n
+            try:
+                revision = await put(self._store, f"/w/{writer}/{self._n % 40}", value)
+                self.acknowledged[revision] = value
+            except OutcomeUnknown:
+                self.unknown += 1
+            except StoreUnavailable:
+                self.refused.add(value)
+            await asyncio.sleep(0.005)
+
+    def checked(self, told: Rebuilt) -> None:
+        """What was acknowledged was told, and what was refused was not."""
+        values = {
+            revision: next(iter(changes.values())) for revision, changes in told.batches.items()
+        }
+        assert self.acknowledged.items() <= values.items()
+        assert not self.refused & set(values.values())
+
+
+async def killed(one: EtcdServer) -> None:
+    await asyncio.to_thread(one.stop, signal.SIGKILL)
+
+
+async def started(cluster: EtcdCluster, *members: EtcdServer) -> None:
+    await asyncio.to_thread(cluster.start, *members)
+
+
+async def goes_on(told: Rebuilt, writers: Writers) -> None:
+    """Back when writes are acknowledged again and told."""
+    before = max(writers.acknowledged, default=0)
+    await told.until(lambda: max(writers.acknowledged, default=0) > before + 20)
+    now = max(writers.acknowledged)
+    await told.until(lambda: told.revision >= now)
+
+
+@BOTH
+async def test_members_that_end_stop_or_lead_no_more_cost_no_event_and_no_lease(
+    start_cluster: Any, opened: Any, kind: str
+) -> None:
+    cluster = start_cluster(kind)
+    reader = opened(*cluster.endpoints)
+    lease = await reader.lease(6)
+    await reader.txn((), [Put("/leased", b"", lease.id)])
+    watch = reader.watch("/w/")
+    async with Rebuilt(watch, "/w/") as told:
+
+        def followed() -> EtcdServer:
+            """The member that the watch hangs on."""
+            [one] = [one for one in cluster.members if one.endpoint == watch._to.url]
+            return one
+
+        async with Writers(opened(*cluster.endpoints)) as writers:
+            for _ in range(ROUNDS):
+                for choose in (followed, cluster.leader):
+                    await goes_on(told, writers)
+                    victim = choose()
+                    await killed(victim)
+                    await goes_on(told, writers)
+                    await started(cluster, victim)
+                for choose in (followed, cluster.leader):
+                    await goes_on(told, writers)
+                    victim = choose()
+                    victim.pause()
+                    await goes_on(told, writers)
+                    victim.resume()
+            await goes_on(told, writers)
+        await told.equals(reader)
+        writers.checked(told)
+        told.told_all(cluster.leader())
+    assert lease.remaining_s() > 0
+    assert (await reader.get("/leased")) is not None
+
+
+async def test_a_write_that_hung_at_a_stopped_member_sends_the_next_one_elsewhere(
+    start_cluster: Any, opened: Any
+) -> None:
+    cluster = start_cluster("path")
+    store = opened(*cluster.endpoints, timeout_s=3.0)
+    await put(store, "/w/a")
+    [hung] = [one for one in cluster.members if one.endpoint == store._link.current.url]
+    hung.pause()
+    with pytest.raises(OutcomeUnknown):
+        await put(store, "/w/a", b"1")
+    assert store._link.current.url != hung.endpoint
+    store._link.options = EtcdOptions(endpoints=cluster.endpoints, timeout_s=15.0)  # an election
+    await put(store, "/w/a", b"2")
+    hung.resume()
+    assert (await store.get("/w/a")).value == b"2"
+
+
+@BOTH
+async def test_a_member_that_lags_never_takes_a_watch_back(
+    start_cluster: Any, opened: Any, kind: str
+) -> None:
+    cluster = start_cluster(kind)
+    leader, (other, late) = cluster.leader(), cluster.followers()
+    writer = opened(leader.endpoint)
+    behind = 0
+    async with Relay(other.client_port) as relay:
+        watch = opened(relay.endpoint, leader.endpoint).watch("/w/")
+        [there] = [one for one in watch._link.endpoints if one.url == relay.endpoint]
+        watch._to, watch._link.after = there, lambda _: there  # calls may go to the leader
+        async with Rebuilt(watch, "/w/") as told:
+            feed = watch._mirror.feed
+
+            def fed(answer: pb.WatchResponse) -> Any:
+                nonlocal behind
+                step = feed(answer)
+                behind += step.then is Next.CHECK
+                return step
+
+            watch._mirror.feed = fed
+            for _ in range(2 * ROUNDS):
+                late.pause()
+                for _ in range(8):
+                    await asyncio.gather(
+                        *(put(writer, f"/w/{n % 70}", b"x" * 4_000) for n in range(150))
+                    )
+                await told.equals(writer)
+                relay.port = late.client_port
+                late.resume()
+                relay.reset()
+                last = await put(writer, "/w/end")
+                await told.until(lambda last=last: told.revision >= last)
+                await told.equals(writer)
+                relay.port = other.client_port
+                relay.reset()
+            told.told_all(leader)
+    assert behind
+
+
+@BOTH
+async def test_without_a_quorum_calls_fail_rightly_and_all_recovers_with_it(
+    start_cluster: Any, opened: Any, kind: str
+) -> None:
+    cluster = start_cluster(kind)
+    reader = opened(*cluster.endpoints)
+    watch = reader.watch("/w/")
+    async with Rebuilt(watch, "/w/") as told:
+        async with Writers(opened(*cluster.endpoints, timeout_s=2.0)) as writers:
+            for number in range(2 * ROUNDS):
+                await goes_on(told, writers)
+                victims = [cluster.leader(), cluster.followers()[0]]
+                if number % 2:
+                    await asyncio.gather(*map(killed, victims))
+                else:
+                    for one in victims:
+                        one.pause()
+                impatient = opened(*cluster.endpoints, timeout_s=1.0)
+                began = time.monotonic()
+                with pytest.raises(StoreUnavailable):
+                    await impatient.get("/w/0/0")
+                with pytest.raises(StoreError) as caught:
+                    await put(impatient, "/w/unsure", b"%d" % number)
+                assert isinstance(caught.value, StoreUnavailable | OutcomeUnknown)
+                with pytest.raises(StoreUnavailable):
+                    await impatient.list("/w/")
+                with pytest.raises(StoreUnavailable):
+                    await impatient.lease(5)
+                assert time.monotonic() - began < 4 * 1.0 + 3.0
+                # No leader is no sign of life: who serves must know how old its knowledge is.
+                await until(lambda: watch.heard_s() > 1.0)
+                if number % 2:
+                    await started(cluster, *victims)
+                else:
+                    for one in victims:
+                        one.resume()
+                await goes_on(told, writers)
+        await told.equals(reader)
+        writers.checked(told)
+        told.told_all(cluster.leader())
+        assert writers.refused or writers.unknown
+
+
+@BOTH
+async def test_a_compaction_while_the_member_of_a_watch_stands_still_leaves_nothing_behind(
+    start_cluster: Any, opened: Any, kind: str
+) -> None:
+    cluster = start_cluster(kind)
+    leader, (still, _) = cluster.leader(), cluster.followers()
+    writer = opened(leader.endpoint)
+    for n in range(60):
+        await put(writer, f"/w/{n}", b"1")
+    # A watch that has nobody else to ask, and a patience longer than the stop.
+    watch = opened(still.endpoint, idle_s=60.0).watch("/w/")
+    async with Rebuilt(watch, "/w/") as told:
+        for number in range(ROUNDS):
+            await until(lambda: watch.streams and watch.heard_s() < 0.3)
+            await told.equals(writer)
+            still.pause()
+            for n in range(number + 1, number + 60, 2):
+                await writer.txn((), [Put(f"/w/{n}", b"gone"), Put("/w/0", b"%d" % n)])
+            await soon(writer.txn((), [Put("/w/end", b"%d" % number)]))
+            leader.ctl("del", "/w/1", "/w/3")
+            await writer.compact((await writer.list("/w/")).revision)
+            still.resume()
+            await told.equals(writer)
+            await put(writer, "/w/1", b"1")
+            await told.equals(writer)
