@@ -96,5 +96,8 @@ bench: $(VENV)/.dev  ## every benchmark, beside its targets
 bench-dns: $(VENV)/.dev  ## the responder beside its peers
 	$(BIN)/python benchmarks/bench_responder.py
 
+fuzz: $(VENV)/.dev  ## a million datagrams and more that nobody should send; about an hour
+	$(BIN)/python -m tests.fuzz.long
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

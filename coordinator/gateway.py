@@ -25,7 +25,7 @@ from . import metrics
 from .election import Membership
 from .events import AgentFound, AgentLost
 from .judge import Judge
-from .stream import DIGEST_S, HEARTBEAT_S, Ended, Stream
+from .stream import DIGEST_S, HEARTBEAT_S, Ended, Stream, received
 
 MAX_AGENTS = 1_000
 """Streams at a time."""
@@ -111,7 +111,7 @@ class Gateway(AgentsServicer):
     async def _hello(self, context: Any) -> pb.FromAgent:
         try:
             async with asyncio.timeout(HELLO_S):
-                first = await context.read()
+                first = await received(context)
         except TimeoutError:
             raise _refused(f"no hello came within {HELLO_S:g} s") from None
         if first is grpc.aio.EOF or first.WhichOneof("message") != "hello":

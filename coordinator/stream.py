@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from gtm.v1 import agent_pb2 as pb
 
@@ -35,6 +36,16 @@ class Ended(Exception):
     def __init__(self, code: grpc.StatusCode, sentence: str, reason: str) -> None:
         super().__init__(sentence)
         self.code, self.sentence, self.reason = code, sentence, reason
+
+
+async def received(context: Any) -> Any:
+    """The next message of an agent, or EOF. Raises Ended for what can't be read."""
+    try:
+        return await context.read()
+    except DecodeError:
+        raise Ended(
+            grpc.StatusCode.INVALID_ARGUMENT, "octets that are no message of an agent", "malformed"
+        ) from None
 
 
 class Stream:
@@ -91,7 +102,7 @@ class Stream:
         while True:
             try:
                 async with asyncio.timeout(SILENCE_S):
-                    message = await context.read()
+                    message = await received(context)
             except TimeoutError:
                 raise Ended(
                     grpc.StatusCode.UNAVAILABLE,
