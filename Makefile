@@ -9,7 +9,7 @@ PROTO_TOOLS := grpcio-tools==1.75.0
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
-	docs bench bench-dns conformance fuzz clean
+	docs bench bench-dns conformance fuzz faults soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -98,6 +98,12 @@ bench-dns: $(VENV)/.dev  ## the responder beside its peers
 
 fuzz: $(VENV)/.dev  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
+
+faults: $(VENV)/.dev  ## every fault by script, in its long form, and the table; half an hour
+	FAULTS=long $(PYTEST) -q -s tests/integration/test_faults.py
+
+soak: $(VENV)/.dev  ## an hour of load: memory and descriptors of every part must stay flat
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
