@@ -131,7 +131,7 @@ def test_after_all_of_it_answers_still_follow_their_origins(up: Running, origins
     faults.all_right(load, followed_s, up.dns)
 
 
-@pytest.mark.skipif(not LONG, reason="unit tests of the supervisor say the same")
+@pytest.mark.long  # CI has unit tests of the supervisor that say the same
 def test_a_full_disk_under_gtm_up_keeps_no_child_from_its_next_life(
     world: World, origins: Origins, report: Report, tmp_path: Path
 ) -> None:
