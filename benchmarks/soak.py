@@ -5,7 +5,7 @@ second and answers 1,000 queries a second, each of which is held against what is
 origin after another goes and comes back. What a part has after the warm-up stands beside what it
 has at the end, each over a minute, or a fifth of a short run: the median of the memory, the least
 of the descriptors. Exit status 1 where memory grew by more than 5 % and 1 MiB, descriptors grew,
-or an answer was wrong or missing.
+an answer was wrong, or more than one in a thousand was missing.
 
 etcd keeps its history for 24 hours and maps its file into memory: it is shown and not judged.
 """
@@ -47,6 +47,8 @@ CHANGE_S = 10.0
 WARM_S = 60.0
 GROWTH, LEAST_BYTES = 0.05, 1 << 20
 NOT_JUDGED = ("etcd",)
+LOST = 0.001
+"""Share of queries that a busy machine may lose."""
 
 
 def configuration(port: int) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def soak(folder: Path, seconds: float) -> bool:
         print("a part ended and was started again: see the logs")
     for told in load.told:
         print(told)
-    return flat and not total.wrong and not total.unanswered
+    return flat and not total.wrong and total.unanswered <= LOST * total.asked
 
 
 def ends(samples: Sequence[int], window: int) -> tuple[Sequence[int], Sequence[int]]:

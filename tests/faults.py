@@ -175,9 +175,11 @@ def votes(server: str, region: str) -> dict[str, str]:
 
 
 def settled(server: str, resolvers: Collection[str], regions: Collection[str] = REGIONS) -> bool:
-    """Whether a leader has every agent, every vote, and resolvers that serve what is published."""
+    """Whether a leader has etcd, every agent and vote, and resolvers that serve what it says."""
     told = status(server)
-    if told is None or not told.leader_id or told.pools_published < told.pools:
+    if told is None or not told.leader_id or told.store.error:
+        return False
+    if told.pools_published < told.pools:
         return False
     agents = {agent.region for agent in told.agents if agent.connected}
     serving = {one.id for one in told.replicas if not one.stale and not one.lag}
