@@ -13,12 +13,12 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gtm import codec, keys
 from gtm.errors import StoreError
 from gtm.state import Leader
-from gtm.store import Compare, Delete, Get, Lease, Listing, Op, Put, Store, packed
+from gtm.store import Compare, Delete, Event, Get, Lease, Listing, Op, Put, Store, packed
 from gtm.telemetry import transition
 
 from . import metrics
@@ -69,10 +69,13 @@ class Leadership:
 
 
 class Membership:
-    """The keys under our lease: what `wanted` holds is in the store while the lease lives."""
+    """The keys under our lease: what `wanted` holds is in the store while the lease lives.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    `is_ours(key)` says whether a member's key that we do not want is for us to delete.
+    """
+
+    def __init__(self, store: Store, is_ours: Callable[[str], bool] = lambda key: False) -> None:
+        self._store, self._is_ours = store, is_ours
         self._wanted: dict[str, bytes] = {}
         self._written: dict[str, bytes | None] = {}
         self._wake = asyncio.Event()
@@ -86,6 +89,22 @@ class Membership:
         """Have it no more."""
         self._wanted.pop(key, None)
         self._wake.set()
+
+    def seen(self, events: Iterable[Event]) -> None:
+        """What the store's watch says of members' keys.
+
+        A restored snapshot may lack keys of ours and bring ended ones back under the same lease.
+        """
+        for event in events:
+            if event.value == self._wanted.get(event.key):
+                continue
+            if event.key in self._wanted:
+                self._written.pop(event.key, None)
+            elif self._is_ours(event.key):
+                self._written[event.key] = event.value
+            else:
+                continue
+            self._wake.set()
 
     async def keep(self, lease: Lease) -> None:
         """Write what differs, under `lease`, until cancelled."""
@@ -108,7 +127,7 @@ class Membership:
                 continue
             self._written |= puts
             for key in gone:
-                del self._written[key]
+                self._written.pop(key, None)
             pause.reset()
 
 

@@ -101,9 +101,9 @@ class Coordinator:
         self.judge = Judge(self.engine, self.publisher)
         self.mirror = Mirror(store, self._changed, self.publisher.gap)
         self._restored = False
-        self._members = Members(store)
         self._regions = Table(store, keys.REGIONS, self._met)
-        self._membership = Membership(store)
+        self._membership = Membership(store, lambda key: key.startswith(keys.agent(self.id, "")))
+        self._members = Members(store, self._membership.seen)
         self._server = links.server()
         self._health = HealthServicer()
         self.replicas: Replicas | None = None

@@ -13,7 +13,7 @@ import gtm
 from gtm import codec, keys
 from gtm.errors import StoreError
 from gtm.state import AgentMember, CoordinatorMember, Leader
-from gtm.store import Store
+from gtm.store import Event, Store
 from gtm.v1 import operator_pb2 as pb
 
 from .engine import Engine
@@ -29,16 +29,13 @@ T = TypeVar("T", bound=Struct)
 
 
 class Members:
-    """Who is there, as the store's member keys say."""
+    """Who is there, as the store's member keys say; `changed` is told what those of members say."""
 
-    def __init__(self, store: Store) -> None:
-        def nothing(_: object) -> None:
-            return
-
+    def __init__(self, store: Store, changed: Callable[[tuple[Event, ...]], None]) -> None:
         self.tables = (
-            Table(store, keys.COORDINATORS, nothing),
-            Table(store, keys.AGENTS, nothing),
-            Table(store, keys.LEADERS, nothing),
+            Table(store, keys.COORDINATORS, changed),
+            Table(store, keys.AGENTS, changed),
+            Table(store, keys.LEADERS, lambda _: None),
         )
 
     def coordinators(self) -> list[CoordinatorMember]:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 
 from . import etcd_meters
 from .errors import StoreDenied, StoreError
-from .etcd_audit import Audit
+from .etcd_audit import Audit, same_past
 from .etcd_errors import Meaning, refusal
 from .etcd_link import RANGE, WATCH, Backoff, Link
 from .etcd_mirror import Mirror, Next
@@ -107,9 +107,11 @@ class EtcdWatch:
             await self._queue.put(_End(error))
 
     async def _follow(self) -> None:
-        todo = Next.RELIST
+        todo, link, prefix = Next.RELIST, self._link, self.prefix
         while True:
             try:
+                if todo is Next.GO_ON and not await same_past(link, prefix, self._mirror):
+                    todo = Next.RETELL
                 if todo is not Next.GO_ON:
                     await self._list(tell_all=todo is Next.RETELL)
                     todo = Next.GO_ON

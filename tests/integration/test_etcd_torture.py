@@ -504,3 +504,37 @@ async def test_a_restored_past_is_told_whole_and_ends_leases_and_old_leaders(
             await put(store, "/w/2", b"on")
             await told.equals(store)
             assert len(told.relisted) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("lost", ["put", "new", "deletion", "list"])
+async def test_a_restored_past_that_has_overtaken_the_watch_is_noticed_when_it_comes_back(
+    start_etcd: Any, opened: Any, kind: str, lost: str, tmp_path: Path
+) -> None:
+    server = start_etcd(kind)
+    store = opened(server.endpoint, timeout_s=15.0)
+    await store.txn((), [Put(f"/w/{n}", b"first") for n in range(5)])
+    snapshot = tmp_path / "snapshot.db"
+    server.ctl("snapshot", "save", str(snapshot))
+    if lost == "list":
+        await put(store, "/w/1", b"of no history")
+    async with Relay(server.client_port) as relay:
+        watch = opened(relay.endpoint).watch("/w/")
+        async with Rebuilt(watch, "/w/") as told:
+            await streaming(watch)
+            if lost == "put":
+                await put(store, "/w/1", b"of no history")
+            elif lost == "new":
+                await put(store, "/w/new", b"of no history")
+            elif lost == "deletion":
+                await store.txn((), [Delete("/w/1")])
+            await told.equals(store)
+            relay.cut()
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(restore, server, snapshot)
+            await asyncio.to_thread(server.start)
+            for n in range(5):
+                await put(store, "/elsewhere", b"%d" % n)
+            relay.reset()
+            relay.mend()
+            await told.equals(store)
