@@ -22,6 +22,12 @@ _SINGULAR = {
 }  # fmt: skip
 
 
+MAX_HINTS = 20
+"""Unknown names for which the nearest known one is looked for: that costs time with each name."""
+MAX_NEAREST = 10_000
+"""Known names among which one is looked for; beyond it no nearest name is told."""
+
+
 class Findings:
     """Resources, the names that exist (those of resources that could not be read too), problems."""
 
@@ -38,6 +44,7 @@ class Findings:
             self.names[kind].add(name)
         self._problems: list[Problem] = []
         self._left_out = 0
+        self._hints: dict[tuple[str, str], str] = {}
 
     def _note(self, path: str, text: str, severity: Literal["error", "warning"]) -> None:
         if len(self._problems) < MAX_PROBLEMS:
@@ -58,9 +65,20 @@ class Findings:
         known = self.names[kind]
         if name in known:
             return False
-        hint = nearest(name, known, most=10) if known else "; there is none"
-        self.error(path, f"unknown {_SINGULAR[kind]} {name!r}{hint}")
+        self.error(path, f"unknown {_SINGULAR[kind]} {name!r}{self._hint(kind, name)}")
         return True
+
+    def _hint(self, kind: str, name: str) -> str:
+        """What may be meant by an unknown name; "" where it would take too long to say."""
+        known = self.names[kind]
+        if not known:
+            return "; there is none"
+        hint = self._hints.get((kind, name))
+        if hint is None and (len(self._hints) >= MAX_HINTS or len(known) > MAX_NEAREST):
+            return ""
+        if hint is None:
+            hint = self._hints[kind, name] = nearest(name, known, most=10)
+        return hint
 
     def twice(self, path: str, values: Iterable[str]) -> None:
         """Note each value of a list that stands in it before."""

@@ -6,7 +6,7 @@ that what passes here can be served.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container
 from functools import lru_cache
 
 import dns.exception
@@ -30,11 +30,10 @@ MAX_PARSED = 65_536
 _SINGLE = (dns.rdatatype.CNAME, dns.rdatatype.DNAME)
 
 
-def zone_of(name: str, zones: Iterable[str]) -> str | None:
+def zone_of(name: str, zones: Container[str]) -> str | None:
     """The deepest zone that `name` lies in; None where it lies in none."""
-    known = zones if isinstance(zones, frozenset) else frozenset(zones)
     while name:
-        if name in known:
+        if name in zones:
             return name
         name = name.partition(".")[2]
     return None
@@ -99,8 +98,8 @@ def _is_data(type_: dns.rdatatype.RdataType) -> bool:
 def judge(findings: Findings) -> Static:
     """Note what is wrong with zones (after `settled`); gives their records by owner."""
     static = Static()
-    zones = frozenset(findings.resources.zones)
-    for name, zone in findings.resources.zones.items():
+    zones = findings.resources.zones
+    for name, zone in zones.items():
         path = f"zones.{name}"
         if not zone.nameservers:
             findings.error(f"{path}.nameservers", "a zone has at least one name server")
@@ -206,13 +205,13 @@ def _neighbours(findings: Findings, static: Static) -> None:
 def _loops(findings: Findings, static: Static) -> None:
     done: set[str] = set()
     for start in static.aliases:
-        chain: list[str] = []
+        chain: dict[str, int] = {}
         name = start
         while name in static.aliases and name not in done and name not in chain:
-            chain.append(name)
+            chain[name] = len(chain)
             name = static.aliases[name]
         if name in chain:
-            loop = chain[chain.index(name) :]
+            loop = list(chain)[chain[name] :]
             findings.error(
                 static.types[loop[0]]["CNAME"], f"CNAME loop: {' -> '.join((*loop, loop[0]))}"
             )

@@ -131,7 +131,7 @@ class Files:
 
     def limit_s(self, given: File) -> float:
         """By size; what a small file stands for (aliases, weights, leaves) is bounded."""
-        return 1.0 + len(given.data) * 100e-6
+        return 0.5 + len(given.data) * 100e-6
 
     def _read(self, given: File) -> Reading:
         try:
@@ -222,33 +222,44 @@ def _changed(dice: random.Random, data: Any, others: list[Any]) -> Any:
     return dice.choice(others)
 
 
-def _heavy(dice: random.Random) -> str:
-    """A small file that stands for much."""
-    depth = dice.randint(1, 60)
-    count = dice.randint(1, 2_000)
+def heavy(depth: int, count: int) -> dict[str, str]:
+    """Files that stand for much, or whose parts have to be looked up in many others."""
     bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     bomb += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
-    rows = ", ".join(f"{{value: 10.{n >> 8}.{n & 255}.1, weight: 255}}" for n in range(count))
-    some = rows[:4000].rpartition(", {")[0]
-    pools = "".join(
-        f"  p{n}: {{type: ipv4, steering: weighted, addresses: [{some}]}}\n"
-        for n in range(dice.randint(1, 3))
-    )
-    names = "".join(f"    - {{name: n{n}, type: TXT, data: [x]}}\n" for n in range(count))
-    return dice.choice(
-        (
-            "[" * depth * 100,
-            "zones: " + "{a: " * depth + "1" + "}" * depth,
-            "\n".join(bomb),
-            f"pools:\n  p: {{type: ipv4, addresses: [{rows}]}}\n",
-            f"pools:\n{pools}",
-            f"zones:\n  x.test:\n    nameservers: [ns.x.test]\n    records:\n{names}",
-            "zones: {" + ", ".join(f"z{n}.test: {{}}" for n in range(count)) + "}",
-            "x: " + "9" * count * 10,
-            "# " + "x" * count * 20,
-            "? " * depth * 50,
-            "- " * depth * 50,
-            "&a " * depth,
-            "x: |\n" + " " * count + "y",
-        )
-    )
+
+    def rows(text: str, separator: str = ", ") -> str:
+        return separator.join(text.replace("#", str(n)) for n in range(count))
+
+    addresses = ", ".join(f"{{value: 10.{n >> 8}.{n & 255}.1, weight: 255}}" for n in range(count))
+    zone = "zones: {x.test: {nameservers: [ns.x.test], records: ["
+    chain = ", ".join(f"{{name: n{n}, type: CNAME, data: [n{n + 1}]}}" for n in range(count))
+    return {
+        "open lists": "[" * depth * 100,
+        "deep mappings": "zones: " + "{a: " * depth + "1" + "}" * depth,
+        "deep keys": "? " * depth * 50,
+        "deep items": "- " * depth * 50,
+        "anchors in a row": "&a " * depth,
+        "aliases of aliases": "\n".join(bomb),
+        "digits": "x: " + "9" * count * 10,
+        "a comment": "# " + "x" * count * 20,
+        "spaces": "x: |\n" + " " * count + "y",
+        "addresses": f"pools: {{p: {{type: ipv4, steering: weighted, addresses: [{addresses}]}}}}",
+        "zones": f"zones: {{{rows('z#.x.test: {nameservers: [ns.z#.x.test]}')}}}",
+        "records": f"{zone}{rows('{name: n#, type: TXT, data: [x]}')}]}}}}",
+        "one record": f"{zone}{{name: n, type: TXT, data: [{rows('t#')}]}}]}}}}",
+        "a chain": f"{zone}{chain}]}}}}",
+        "unknown kinds": rows("kind#: 1", "\n"),
+        "unknown keys": f"pools: {{p: {{{rows('adresses#: 1')}}}}}",
+        "unknown checks": f"pools: {{p: {{type: ipv4, checks: [{rows('c#')}], addresses: []}}}}\n"
+        f"checks: {{{rows('check#: {type: tcp, port: 80}')}}}",
+        "unknown pools": "instances: {i: {rules: [{name: d, lines: [default], tiers: "
+        f"[{{pools: [{rows('p#')}]}}]}}]}}}}\n"
+        f"pools: {{{rows('pool#: {type: ipv4, addresses: []}')}}}",
+        "twice": f"pools: {{{rows('p: {type: ipv4}')}}}",
+        "lines": "instances: {i: {rules: [{name: d, lines: "
+        f"[{rows('network:10.0.0.0/8')}]}}]}}}}",
+    }
+
+
+def _heavy(dice: random.Random) -> str:
+    return dice.choice([*heavy(dice.randint(1, 60), dice.randint(1, 1_000)).values()])

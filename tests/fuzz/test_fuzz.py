@@ -15,11 +15,14 @@ import pytest
 
 from gtm import links
 from tests.fuzz import runs
+from tests.fuzz.files import File, Files, heavy
 from tests.fuzz.frames import CAPABLE, Frames, pb
 from tests.fuzz.long import COUNTS, fuzz
 from tests.fuzz.runs import Defect, run
 
 SEED = 2026
+HEAVY = 2_000
+"""Entries of the files whose parts must be looked up in each other."""
 OCTETS = b"\xff\xff\xff"
 NO_MESSAGE = "octets that are no message of an agent"
 SHORT = {"datagrams": 5_000, "streams": 300, "frames": 1_000, "files": 700}
@@ -36,6 +39,14 @@ async def test_whatever_comes_is_taken_or_refused_in_bounded_time_and_memory(nam
     done = await fuzz(name, SHORT[name], SEED)
     assert done.inputs == SHORT[name]
     assert {kind for kind in SEEN[name] if not done.counts[kind]} == set()
+
+
+@pytest.mark.parametrize("shape", heavy(1, 1))
+async def test_the_time_that_a_file_takes_grows_with_its_size_alone(shape: str) -> None:
+    files = Files()
+    given = File(heavy(60, HEAVY)[shape].encode(), is_json=False)
+    assert await files.feed(given, Counter()) < files.limit_s(given)
+    files.close()
 
 
 async def test_octets_that_are_no_message_end_their_own_stream_alone(

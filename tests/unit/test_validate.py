@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ctl import findings, rules_pools
+from ctl import findings, rules_pools, rules_zones
 from ctl.validate import registered, review, review_plain
 from gtm.config import read_text
 from gtm.ports import Review
@@ -167,3 +167,28 @@ def test_a_rule_over_the_whole_set_is_located_beside_errors_of_reading() -> None
         "x.yaml:2: pools.a.typo: unknown key 'typo', did you mean 'type'?",
         "x.yaml:6: pools.b.checks[0]: unknown check 'nobody'; there is none",
     ]
+
+
+def test_the_nearest_name_is_looked_for_so_often_and_among_so_many_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks = {f"check{n}": {"type": "tcp", "port": 80} for n in range(30)}
+    names = [f"chekc{n}" for n in range(findings.MAX_HINTS + 5)]
+    pools = {"p": {"type": "ipv4", "checks": [*names, names[0]], "addresses": []}}
+    told = [text for text in texts(judged({"checks": checks, "pools": pools})) if "unknown" in text]
+    assert len(told) == len(names) + 1
+    assert sum("did you mean" in text for text in told) == findings.MAX_HINTS + 1
+    monkeypatch.setattr(findings, "MAX_NEAREST", 29)
+    told = texts(judged({"checks": checks, "pools": pools}))
+    assert not any("did you mean" in text for text in told)
+
+
+def test_the_zone_of_a_name_is_found_without_a_look_at_every_zone() -> None:
+    class Zones(frozenset[str]):
+        def __iter__(self) -> Any:
+            raise AssertionError("every zone was looked at")
+
+    zones = Zones(("example.net", "deep.example.net"))
+    assert rules_zones.zone_of("a.deep.example.net", zones) == "deep.example.net"
+    assert rules_zones.zone_of("a.example.net", zones) == "example.net"
+    assert rules_zones.zone_of("example.org", zones) is None
