@@ -99,7 +99,7 @@ bench-dns: $(VENV)/.dev  ## the responder beside its peers
 fuzz: $(VENV)/.dev  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
 
-faults: $(VENV)/.dev  ## every fault by script, in its long form, and the table; half an hour
+faults: $(VENV)/.dev  ## every fault by script, in its long form, and the table; a quarter of an hour
 	FAULTS=long $(PYTEST) -q -s -m '' tests/integration/test_faults.py
 
 soak: $(VENV)/.dev  ## an hour of load: memory and descriptors of every part must stay flat
