@@ -9,7 +9,7 @@ PROTO_TOOLS := grpcio-tools==1.75.0
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
-	docs bench bench-dns conformance fuzz faults soak clean
+	docs bench bench-dns conformance fuzz faults soak torture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -101,6 +101,12 @@ fuzz: $(VENV)/.dev  ## a million datagrams and more that nobody should send; abo
 
 faults: $(VENV)/.dev  ## every fault by script, in its long form, and the table; a quarter of an hour
 	FAULTS=long $(PYTEST) -q -s -m '' tests/integration/test_faults.py
+
+TORTURE ?= 10
+
+torture: system $(VENV)/.dev  ## the etcd client on servers that are killed, full, sent back in time
+	GTM_TORTURE_ROUNDS=$(TORTURE) $(PYTEST) -q --durations=0 $(addprefix tests/integration/test_etcd_,\
+	  torture.py cluster.py restored.py)
 
 soak: $(VENV)/.dev  ## an hour of load: memory and descriptors of every part must stay flat
 	$(BIN)/python benchmarks/soak.py

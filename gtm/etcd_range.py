@@ -70,7 +70,7 @@ async def read_prefix(
 async def read_keys(link: Link, keys: Sequence[str], revision: int) -> dict[str, Item]:
     """The items of single `keys` as of `revision`, `AT_ONCE` at a time; absent ones left out.
 
-    Not in transactions: etcd before 3.5.4 refuses even those that only read once its quota is used.
+    Not in transactions: etcd 3.5.1 refuses even those that only read once its quota is used up.
     """
 
     async def read(key: str) -> Item | None:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
 from gtm.etcd import EtcdStore
-from gtm.store import Batch, Listing, Put
+from gtm.etcd_watch import EtcdWatch
+from gtm.store import Batch, Delete, Listing, Put
 from tests.etcds import EtcdServer, history
 
 SOON_S = 20.0
@@ -30,6 +31,32 @@ async def until(holds: Callable[[], object]) -> None:
 async def put(store: EtcdStore, key: str, value: bytes = b"") -> int:
     """Write one key; the revision of that."""
     return (await store.txn((), [Put(key, value)])).revision
+
+
+async def streaming(watch: EtcdWatch) -> None:
+    """Back when the watch has a stream that answers."""
+    await until(lambda: watch.streams and watch.heard_s() < 0.2)
+
+
+async def backlog(store: EtcdStore, count: int, size: int = 3_000) -> int:
+    """Write `count` revisions: single keys, groups of three, a few too large for one fragment."""
+
+    async def write(n: int) -> int:
+        value = b"%d " % n + b"x" * size
+        if n % 97 == 13:
+            ops: list[Any] = [Put(f"/w/wide/{k}", b"%d" % n + b"y" * 20_000) for k in range(40)]
+        elif n % 5 == 2:
+            ops = [Put(f"/w/{n % 50}", value), Put(f"/w/own/{n}", value)]
+            ops.append(Delete(f"/w/own/{n - 5}"))
+        else:
+            ops = [Put(f"/w/{n % 50}", value)]
+        return (await store.txn((), ops)).revision
+
+    last = 0
+    for start in range(0, count, 200):
+        part = range(start, min(count, start + 200))
+        last = max(last, *await asyncio.gather(*map(write, part)))
+    return max(last, await put(store, "/w/end", b"%d" % count))
 
 
 class Rebuilt:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gtm.embedded import find_etcd, packaged_etcd
 from gtm.errors import StartError
+from gtm.etcd import EtcdOptions, EtcdStore, connect
 from tests.etcds import EtcdCluster, EtcdServer, etcd_binary, free_port
+
+QUICK: dict[str, Any] = {"timeout_s": 10.0, "progress_s": 0.2, "idle_s": 0.6, "audit_s": 0.0}
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +83,20 @@ def start_cluster(tmp_path: Path) -> Iterator[Callable[..., EtcdCluster]]:
     for cluster in started:
         for member in cluster.members:
             member.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[..., EtcdStore]]:
+    """Opens stores, patient in calls and quick to notice silence; closed after the test."""
+    stores: list[EtcdStore] = []
+
+    def open_on(*endpoints: str, **options: Any) -> EtcdStore:
+        stores.append(connect(EtcdOptions(endpoints=endpoints, **{**QUICK, **options})))
+        return stores[-1]
+
+    yield open_on
+    for store in stores:
+        await store.close()
 
 
 @pytest.fixture

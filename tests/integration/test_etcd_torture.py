@@ -1,6 +1,7 @@
 """The etcd client tortured on one server: whatever happens, told is what is stored.
 
-`make torture` runs more rounds of it. Clusters are tortured in test_etcd_cluster.py.
+`make torture` runs more rounds of it. Clusters: test_etcd_cluster.py; an older
+snapshot: test_etcd_restored.py.
 """
 
 from __future__ import annotations
@@ -9,67 +10,24 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordinator import mirror
-from gtm.errors import LeaseLost, NoSpace, StoreDenied, StoreError
-from gtm.etcd import EtcdOptions, EtcdStore, connect
-from gtm.etcd_watch import MAX_WAITING, EtcdWatch
-from gtm.store import Batch, Compare, Delete, Put, packed
+from gtm.errors import NoSpace, StoreDenied, StoreError
+from gtm.etcd_watch import MAX_WAITING
+from gtm.store import Batch, Delete, Put, packed
 from gtm.v1 import etcd_pb2 as pb
-from tests.etcds import EtcdServer, restore
-from tests.watched import Rebuilt, Relay, put, soon, until
+from tests.etcds import EtcdServer
+from tests.watched import Rebuilt, Relay, backlog, put, soon, streaming, until
 
 pytestmark = pytest.mark.integration
 
 BOTH = pytest.mark.parametrize("kind", ["path", "wheel"])
 ROUNDS = int(os.environ.get("GTM_TORTURE_ROUNDS", "1"))
-QUICK: dict[str, Any] = {"timeout_s": 10.0, "progress_s": 0.2, "idle_s": 0.6, "audit_s": 0.0}
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Callable[..., EtcdStore]]:
-    """Opens stores on endpoints, closed after the test."""
-    stores: list[EtcdStore] = []
-
-    def open_on(*endpoints: str, **options: Any) -> EtcdStore:
-        stores.append(connect(EtcdOptions(endpoints=endpoints, **{**QUICK, **options})))
-        return stores[-1]
-
-    yield open_on
-    for store in stores:
-        await store.close()
-
-
-async def streaming(watch: EtcdWatch) -> None:
-    """Back when the watch has a stream that answers."""
-    before = watch.streams
-    await until(lambda: watch.streams >= max(before, 1) and watch.heard_s() < 0.2)
-
-
-async def backlog(store: EtcdStore, count: int, size: int = 3_000) -> int:
-    """Write `count` revisions: single keys, groups of three, a few too large for one fragment."""
-
-    async def write(n: int) -> int:
-        value = b"%d " % n + b"x" * size
-        if n % 97 == 13:
-            ops: list[Any] = [Put(f"/w/wide/{k}", b"%d" % n + b"y" * 20_000) for k in range(40)]
-        elif n % 5 == 2:
-            ops = [Put(f"/w/{n % 50}", value), Put(f"/w/own/{n}", value)]
-            ops.append(Delete(f"/w/own/{n - 5}"))
-        else:
-            ops = [Put(f"/w/{n % 50}", value)]
-        return (await store.txn((), ops)).revision
-
-    last = 0
-    for start in range(0, count, 200):
-        part = range(start, min(count, start + 200))
-        last = max(last, *await asyncio.gather(*map(write, part)))
-    return max(last, await put(store, "/w/end", b"%d" % count))
 
 
 async def drained(items: AsyncIterator[Any]) -> None:
@@ -466,75 +424,3 @@ async def test_defragmentation_under_load_changes_nothing(
         told.told_all(server)
         assert watch.gaps == 0
         assert lease.remaining_s() > 0
-
-
-# A snapshot of the past
-
-
-@BOTH
-async def test_a_restored_past_is_told_whole_and_ends_leases_and_old_leaders(
-    start_etcd: Any, opened: Any, kind: str, tmp_path: Path
-) -> None:
-    server = start_etcd(kind)
-    store = opened(server.endpoint, timeout_s=15.0)
-    await store.txn((), [Put(f"/w/{n}", b"first") for n in range(60)])
-    for n in range(ROUNDS):
-        async with Rebuilt(store.watch("/w/"), "/w/") as told:
-            snapshot = tmp_path / f"snapshot-{n}.db"
-            server.ctl("snapshot", "save", str(snapshot))
-            then = (await store.list("/w/")).revision
-            lease = await store.lease(60)
-            won = await store.txn(
-                [Compare("/lead", "create", "=", 0)], [Put("/lead", b"", lease.id)]
-            )
-            fence = Compare("/lead", "create", "=", won.revision)
-            await store.txn([fence], [Delete(f"/w/{n}"), Put("/w/new", b""), Put("/w/2", b"late")])
-            await backlog(store, 100)
-            await told.equals(store)
-            await asyncio.to_thread(server.stop)
-            await asyncio.to_thread(restore, server, snapshot)
-            await asyncio.to_thread(server.start)
-            await told.until(lambda: told.relisted)
-            assert told.revision == then
-            await told.equals(store)
-            assert not (await store.txn([fence], [Put("/w/2", b"by an old leader")])).succeeded
-            await soon(lease.lost())
-            with pytest.raises(LeaseLost):
-                await store.txn((), [Put("/w/leased", b"", lease.id)])
-            await put(store, "/w/2", b"on")
-            await told.equals(store)
-            assert len(told.relisted) == 1
-
-
-@BOTH
-@pytest.mark.parametrize("lost", ["put", "new", "deletion", "list"])
-async def test_a_restored_past_that_has_overtaken_the_watch_is_noticed_when_it_comes_back(
-    start_etcd: Any, opened: Any, kind: str, lost: str, tmp_path: Path
-) -> None:
-    server = start_etcd(kind)
-    store = opened(server.endpoint, timeout_s=15.0)
-    await store.txn((), [Put(f"/w/{n}", b"first") for n in range(5)])
-    snapshot = tmp_path / "snapshot.db"
-    server.ctl("snapshot", "save", str(snapshot))
-    if lost == "list":
-        await put(store, "/w/1", b"of no history")
-    async with Relay(server.client_port) as relay:
-        watch = opened(relay.endpoint).watch("/w/")
-        async with Rebuilt(watch, "/w/") as told:
-            await streaming(watch)
-            if lost == "put":
-                await put(store, "/w/1", b"of no history")
-            elif lost == "new":
-                await put(store, "/w/new", b"of no history")
-            elif lost == "deletion":
-                await store.txn((), [Delete("/w/1")])
-            await told.equals(store)
-            relay.cut()
-            await asyncio.to_thread(server.stop)
-            await asyncio.to_thread(restore, server, snapshot)
-            await asyncio.to_thread(server.start)
-            for n in range(5):
-                await put(store, "/elsewhere", b"%d" % n)
-            relay.reset()
-            relay.mend()
-            await told.equals(store)
