@@ -274,7 +274,8 @@ class Publisher:
         holder = done.reads[0]
         if not holder or holder[0].create_revision != fence:
             metrics.PUBLISH_FAILURES.labels("fenced").inc()
-            self._leadership.lost("the store has another leader")
+            if self._leadership.fence == fence:  # else this write is of a former leadership
+                self._leadership.lost("the store has another leader")
         else:
             metrics.PUBLISH_FAILURES.labels("head").inc()
         return False

@@ -75,6 +75,39 @@ class Interrupted(MemoryStore):
         return done
 
 
+class Late(MemoryStore):
+    """A store that one transaction of a publisher reaches late, after something has happened."""
+
+    first: Callable[[], Any] | None = None
+
+    async def txn(self, compares: Any, then: Any, orelse: Any = ()) -> Any:
+        if compares and (call := self.first) is not None:
+            self.first = None
+            await call()
+        return await super().txn(compares, then, orelse)
+
+
+async def test_a_write_of_a_former_leadership_that_comes_late_does_not_end_the_present_one(
+    helpers: Any,
+) -> None:
+    """Seen after an outage of etcd: the key was ours, and nobody campaigned for it any more."""
+    store = Late()
+    async with leading(store, helpers) as one:
+
+        async def led_again() -> None:
+            one.leadership.lost("the lease is over")
+            lease = await store.lease(3_600.0)
+            await one.write(Delete(keys.leader()))
+            one.leadership.won(await one.write(Put(keys.leader(), b"{}", lease.id)), lease)
+
+        store.first = led_again
+        one.publisher.want({A: b"1"})
+        await helpers.until(lambda: len(one.read) == 2)  # taken over again
+        assert one.leadership.fence
+        one.publisher.want({A: b"2"})  # as the engine judges after it was restored
+        await helpers.until(lambda: one.value(A))
+
+
 def one_by_one(values: dict[str, bytes | None], together: Any) -> list[Values]:
     return [[pair] for pair in values.items()]
 
