@@ -14,7 +14,7 @@ import time
 
 from .errors import StoreError
 from .etcd_errors import Meaning
-from .etcd_link import GRANT, KEEPALIVE, REVOKE, Backoff, Link
+from .etcd_link import CONNECT_MOST_S, GRANT, KEEPALIVE, REVOKE, Backoff, Link
 from .etcd_stream import Stream, StreamBroken
 from .v1 import etcd_pb2 as pb
 
@@ -124,7 +124,7 @@ class Keeper:
                 await self._more.wait()
             stream = Stream(self.link, KEEPALIVE, to)
             try:
-                await stream.open()
+                await stream.open(self._connect_s())
                 for lease in self._leases.values():
                     lease.asked = None
                 await self._keep(stream, backoff)
@@ -165,6 +165,12 @@ class Keeper:
                 if (kept := self._leases.get(answer.ID)) is not None:
                     kept.answered(answer.TTL)
 
+    def _connect_s(self) -> float:
+        """For one connection: where there are others to try, no more than for an answer."""
+        if len(self.link.endpoints) == 1:
+            return CONNECT_MOST_S
+        return min(CONNECT_MOST_S, *map(_patience_s, self._leases.values()))
+
     def _pause_s(self) -> float:
         """Until the next lease is due, or has waited too long for an answer."""
         moments = (
@@ -175,5 +181,5 @@ class Keeper:
 
 
 def _patience_s(lease: EtcdLease) -> float:
-    """How long a keepalive may stay unanswered: two endpoints more fit before the lease ends."""
+    """For a connection, and for an answer: two endpoints more fit before the lease ends."""
     return lease.ttl_s / 6

@@ -46,9 +46,9 @@ class Stream(Generic[Asked, Answered]):
         self._call: Any = None
         self._read: asyncio.Task[Any] | None = None
 
-    async def open(self) -> None:
-        """Connect, authenticate if needed, and begin. Raises StreamBroken."""
-        if not await connected(self._channel, CONNECT_MOST_S):
+    async def open(self, most_s: float = CONNECT_MOST_S) -> None:
+        """Connect, within `most_s` seconds, authenticate if needed, begin. Raises StreamBroken."""
+        if not await connected(self._channel, most_s):
             raise StreamBroken(f"{self.to.url} does not accept a connection", Meaning.AGAIN)
         try:
             timeout_s = self._link.options.timeout_s

@@ -164,7 +164,8 @@ async def test_a_member_that_lags_never_takes_a_watch_back(
     async with Relay(other.client_port) as relay:
         watch = opened(relay.endpoint, leader.endpoint).watch("/w/")
         [there] = [one for one in watch._link.endpoints if one.url == relay.endpoint]
-        watch._to, watch._link.after = there, lambda _: there  # calls may go to the leader
+        # The stream goes there always; calls go to the leader, and so need not wait for it.
+        watch._to, watch._link.after, watch._link._at = there, lambda _: there, 1
         async with Rebuilt(watch, "/w/") as told:
             feed = watch._mirror.feed
 

@@ -397,6 +397,21 @@ async def test_a_lease_lives_over_a_restart_within_its_time(start_etcd: Any, ope
     assert lease.remaining_s() > 0
 
 
+async def test_a_lease_outlives_two_endpoints_that_accept_and_never_answer(
+    start_etcd: Any, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gtm.etcd_link.random.randrange", lambda _: 0)
+    server = start_etcd("path")
+    async with Relay(server.client_port) as first, Relay(server.client_port) as second:
+        store = opened(first.endpoint, second.endpoint, server.endpoint)
+        lease = await store.lease(3)
+        for relay in (first, second):
+            relay.cut()
+        kept = lease._until  # type: ignore[attr-defined]
+        await until(lambda: lease._until > kept or not lease.remaining_s())  # type: ignore[attr-defined]
+        assert lease.remaining_s() > 0
+
+
 async def test_a_lease_that_the_store_forgot_is_lost(start_etcd: Any, opened: Any) -> None:
     server = start_etcd("path")
     store = opened(server.endpoint)

@@ -37,7 +37,9 @@ async def test_a_restored_past_is_told_whole_and_ends_leases_and_old_leaders(
                 [Compare("/lead", "create", "=", 0)], [Put("/lead", b"", lease.id)]
             )
             fence = Compare("/lead", "create", "=", won.revision)
-            await store.txn([fence], [Delete(f"/w/{n}"), Put("/w/new", b""), Put("/w/2", b"late")])
+            await store.txn(
+                [fence], [Delete(f"/w/{n + 10}"), Put("/w/new", b""), Put("/w/2", b"late")]
+            )
             await backlog(store, 100)
             await told.equals(store)
             await asyncio.to_thread(server.stop)
