@@ -241,7 +241,7 @@ def idle(folder: Path, seconds: float) -> dict[str, float]:
     """Cores used by each process (by name, same names together) over `seconds` of quiet."""
     addresses = [f"127.13.2.{number}" for number in range(1, 51)]
     with system(folder, addresses, "15s") as (_, running):
-        time.sleep(20)  # the first round of probes, and what follows a start, are over
+        time.sleep(50)  # three rounds: votes stand, and unchanged results travel together
         family = processes(running.up_pid)
         before = {pid: cpu_s(pid) for pid in family}
         began = time.monotonic()

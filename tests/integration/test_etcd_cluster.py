@@ -16,9 +16,7 @@ import pytest
 
 from gtm.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from gtm.etcd import EtcdOptions, EtcdStore, connect
-from gtm.etcd_mirror import Next
 from gtm.store import Put
-from gtm.v1 import etcd_pb2 as pb
 from tests.etcds import EtcdCluster, EtcdServer
 from tests.watched import Rebuilt, Relay, put, soon, until
 
@@ -160,22 +158,14 @@ async def test_a_member_that_lags_never_takes_a_watch_back(
     cluster = start_cluster(kind)
     leader, (other, late) = cluster.leader(), cluster.followers()
     writer = opened(leader.endpoint)
-    behind = 0
     async with Relay(other.client_port) as relay:
         watch = opened(relay.endpoint, leader.endpoint).watch("/w/")
         [there] = [one for one in watch._link.endpoints if one.url == relay.endpoint]
         # The stream goes there always; calls go to the leader, and so need not wait for it.
         watch._to, watch._link.after, watch._link._at = there, lambda _: there, 1
         async with Rebuilt(watch, "/w/") as told:
-            feed = watch._mirror.feed
-
-            def fed(answer: pb.WatchResponse) -> Any:
-                nonlocal behind
-                step = feed(answer)
-                behind += step.then is Next.CHECK
-                return step
-
-            watch._mirror.feed = fed
+            # Whether the member is met before it has caught up is a race: tests/unit/
+            # test_etcd_mirror.py says what a watch makes of one that is behind.
             for _ in range(2 * ROUNDS):
                 late.pause()
                 for _ in range(8):
@@ -192,7 +182,6 @@ async def test_a_member_that_lags_never_takes_a_watch_back(
                 relay.port = other.client_port
                 relay.reset()
             told.told_all(leader)
-    assert behind
 
 
 @BOTH
