@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from gtm import codec, keys
-from gtm.model import Instance
 from gtm.state import AlarmRecord, MetRegion, PoolState, Routes, VerdictRecord
 from gtm.store import Event, Store
 from gtm.telemetry import transition
@@ -193,7 +192,7 @@ class Judge:
 
     def together(self) -> dict[str, tuple[str, ...]]:
         """The pools of each instance."""
-        return {name: _pools(instance) for name, instance in self.view.instances.items()}
+        return {name: instance.pools() for name, instance in self.view.instances.items()}
 
     def watch(self, filter_: str) -> tuple[list[VerdictView], Watcher]:
         """The verdicts that `filter_` names now, and a watcher (not yet added) for what comes."""
@@ -203,14 +202,9 @@ class Judge:
             if not filter_ or filter_ in (view.target.address, view.target.check, *view.pools):
                 return True
             instance = self.view.instances.get(filter_)
-            return instance is not None and not set(_pools(instance)).isdisjoint(view.pools)
+            return instance is not None and not set(instance.pools()).isdisjoint(view.pools)
 
         return views, Watcher(matches, (view.target for view in views))
-
-
-def _pools(instance: Instance) -> tuple[str, ...]:
-    tiers = (tier for rule in instance.rules for tier in rule.tiers)
-    return tuple(dict.fromkeys(pool for tier in tiers for pool in tier.pools))
 
 
 def _target(name: str) -> TargetKey:

@@ -45,7 +45,7 @@ class Picture:
         instance = self._resources.instances.get(filter)
         pools = {filter}
         if instance is not None:
-            pools.update(name for rule in instance.rules for t in rule.tiers for name in t.pools)
+            pools.update(instance.pools())
         return [
             self.verdict(key)
             for key in sorted(self._targets.assigned())

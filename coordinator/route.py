@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gtm.availability import serves
 from gtm.model import FAMILIES, Family, Instance, Pool, Tier
 from gtm.state import Route, Routes
 
@@ -17,8 +18,8 @@ PINNED_BY_CONFIG = "config"
 
 def families(tier: Tier, pools: Mapping[str, Pool]) -> tuple[Family, ...]:
     """The address families that a tier has a pool of."""
-    types = {pools[name].type for name in tier.pools if name in pools}
-    return tuple(family for family in FAMILIES if family in types)
+    named = [pools.get(name) for name in tier.names()]
+    return tuple(family for family in FAMILIES if any(serves(pool, family) for pool in named))
 
 
 def judge(

@@ -148,4 +148,4 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def _state(pool: PoolState) -> str:
-    return "available" if available(pool, pool.type) else "unavailable"
+    return "available" if available(pool, None) else "unavailable"

@@ -180,6 +180,7 @@ def _lines() -> Iterator[str]:
     yield "first; of networks the longest; other ties go by the order of rules.\n"
     yield "| precedence | line | clients |\n|---|---|---|"
     meanings = {
+        "own": ("`NAME`", "on the line of that name under `lines`"),
         "network": ("`network:CIDR`", "in that network"),
         "isp": ("`isp:NAME`", f"in networks of {', '.join(f'`{name}`' for name in sorted(ISPS))}"),
         "asn": ("`asn:N`", "in that autonomous system"),
@@ -192,6 +193,9 @@ def _lines() -> Iterator[str]:
     for kind, rank in RANK.items():
         form, clients = meanings[kind]
         yield f"| {rank + 1} | {form} | {clients} |"
+    yield from _struct(model.ClientLine, 3, "lines of your own")
+    yield "\nThe names `default` and `oversea` are taken. In the first class the longer network"
+    yield "goes first; a client on a line of your own through no network counts as length 0."
 
 
 def _checks(variants: Variants) -> Iterator[str]:
@@ -238,7 +242,8 @@ def _steering(variants: Variants) -> Iterator[str]:
 
 def _later() -> Iterator[str]:
     yield "\n## Not in this version\n\nRefused by name:\n"
-    yield f"- kinds: {_ticked(unsupported.KINDS)}"
+    if unsupported.KINDS:
+        yield f"- kinds: {_ticked(unsupported.KINDS)}"
     for type_, names in unsupported.KEYS.items():
         yield f"- {described.spaced(type_)}: {_ticked(names)}"
     for (type_, key), names in unsupported.WORDS.items():

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from gtm import model
+from gtm.choices import AllDown, Failback, Judgement, PoolRef
 from gtm.config import Variants
 from gtm.units import Duration, Least, Share, Voters
 
@@ -25,13 +26,48 @@ _SHARE = {
     ]
 }
 _COUNT = {"type": "integer", "minimum": 1}
-_UNITS: dict[Any, dict[str, Any]] = {
-    Duration: {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"}, _NUMBER]},
-    Share: _SHARE,
-    Least: {"anyOf": [{"enum": ["any", "all"]}, _COUNT, *_SHARE["anyOf"]]},
-    Voters: {"anyOf": [{"const": "majority"}, _COUNT, *_SHARE["anyOf"]]},
-}
+_LEAST = [{"enum": ["any", "all"]}, _COUNT, *_SHARE["anyOf"]]
+_DURATION = {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"}, _NUMBER]}
 _LABEL = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"
+_NAME = {"type": "string", "pattern": _LABEL}
+_TEXT = {"type": "string"}
+_WEIGHT = {"type": "integer", "minimum": 0, "maximum": 255}
+
+
+def _object(properties: dict[str, Any], required: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [required],
+        "additionalProperties": False,
+    }
+
+
+def _texts(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+_UNITS: dict[Any, dict[str, Any]] = {
+    Duration: _DURATION,
+    Share: _SHARE,
+    Least: {"anyOf": _LEAST},
+    Voters: {"anyOf": [{"const": "majority"}, _COUNT, *_SHARE["anyOf"]]},
+    PoolRef: {
+        "anyOf": [
+            _NAME,
+            _object({"pool": _NAME, "weight": _WEIGHT, "lines": _texts(_TEXT)}, "pool"),
+        ]
+    },
+    AllDown: {
+        "anyOf": [
+            {"enum": list(AllDown.WORDS)},
+            _object({"pool": _NAME}, "pool"),
+            _object({"addresses": {**_texts(_TEXT), "minItems": 1}}, "addresses"),
+        ]
+    },
+    Failback: {"anyOf": [{"enum": list(Failback.WORDS)}, _object({"after": _DURATION}, "after")]},
+    Judgement: {"anyOf": [*_LEAST, _object({"must": {**_texts(_NAME), "minItems": 1}}, "must")]},
+}
 
 
 def schema(variants: Variants) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union
 import msgspec
 from msgspec import NODEFAULT, UNSET, Meta, Struct, UnsetType
 
+from gtm.choices import AllDown, Failback, Judgement, PoolRef
 from gtm.options import default_of, written
 from gtm.units import Duration, Least, Share, Voters
 
@@ -22,8 +23,15 @@ UNITS = {
     Share: "share",
     Least: "count or share",
     Voters: "majority, count or share",
+    PoolRef: "name, or `{pool: NAME, weight: 0..255, lines: [...]}`",
+    AllDown: "word, `{pool: NAME}` or `{addresses: [...]}`",
+    Failback: "`immediate`, `manual` or `{after: DURATION}`",
+    Judgement: "`all`, `any`, count or share, or `{must: [CHECK]}`",
 }
-WORDS = {"label": "name", "domain": "domain name", "address": "address", "line": "line"}
+WORDS = {
+    "label": "name", "domain": "domain name", "address": "address", "line": "line",
+    "member": "address or domain name", "network": "network",
+}  # fmt: skip
 
 
 class Described(Struct, frozen=True):
@@ -116,7 +124,9 @@ def words(type_: Any, metas: tuple[Meta, ...] = ()) -> str:
     if type_ in (int, float):
         low, high = limits(metas)
         kind = "whole number" if type_ is int else "number"
-        return kind if low is None else f"{low}..{high}"
+        if low is None or high is None:
+            return kind if low is None else f"{kind} from {low} on"
+        return f"{low}..{high}"
     return spaced(type_)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from gtm.availability import eligible
-from gtm.model import Family, Instance, Rule, WhenAllDown
+from gtm.choices import AllDown
+from gtm.model import Family, Instance, Rule
 from gtm.ports import Question
 from gtm.state import EXCLUDED, Member, PoolState, Why
 from gtm.view import View
@@ -241,7 +242,7 @@ def _path(
             if pin is not None and pin.pinned and order != pin.tier:
                 yield f"tier {order} is passed over: tier {pin.tier} is pinned"
                 continue
-            states = "; ".join(_state(pool, view.pools.get(pool), family) for pool in tier.pools)
+            states = "; ".join(_state(pool, view.pools.get(pool), family) for pool in tier.names())
             yield f"tier {order} does not serve: {states}"
         if number in decision.widened:
             yield f"rule {rule.name} is exhausted and widens"
@@ -253,7 +254,7 @@ def _state(name: str, pool: PoolState | None, family: Family) -> str:
         return f"pool {name} was never published"
     if pool.type != family:
         return f"pool {name} is {pool.type}"
-    members = eligible(pool)
+    members = eligible(pool, family)
     counted = sum(member.counted for member in members)
     return f"pool {name} has {counted} of {len(members)} up, {pool.min_available} needed"
 
@@ -277,7 +278,7 @@ def _candidates(
     view: View,
     rule: Rule,
     choice: TierChoice,
-    policy: WhenAllDown | None,
+    policy: AllDown | None,
     family: Family,
     answered: set[str],
 ) -> Iterator[dict[str, Any]]:
@@ -288,7 +289,7 @@ def _candidates(
     seen: set[tuple[int, str]] = set()
     spent = False
     for order, tier in enumerate(rule.tiers, 1):
-        for name in tier.pools:
+        for name in tier.names():
             pool = view.pools.get(name)
             if pool is None or pool.type != family or (order, name) in seen:
                 continue
@@ -299,7 +300,7 @@ def _candidates(
                     able = member.answered and not out
                 else:
                     out = _ADDRESSLESS.get(
-                        policy, f"{policy} answers another pool" if spent else ""
+                        policy.word, f"{policy} answers another pool" if spent else ""
                     )
                     able = member.why not in EXCLUDED and not out
                 is_in = able and member.value in answered
@@ -312,7 +313,11 @@ def _candidates(
                     "weight": member.weight,
                     "since": member.since,
                 }
-            spent = spent or (policy == "lowest_ordinal" and bool(eligible(pool)))
+            spent = spent or (
+                policy is not None
+                and policy.word == "lowest_ordinal"
+                and bool(eligible(pool, family))
+            )
 
 
 def _passed(order: int, name: str, choice: TierChoice) -> str:

@@ -144,8 +144,8 @@ def _tiers(findings: Findings, place: str, rule: Rule) -> None:
         path = f"{place}.tiers[{index}].pools"
         if not tier.pools:
             findings.error(path, "a tier names at least one pool")
-        findings.twice(path, tier.pools)
-        for number, name in enumerate(tier.pools):
+        findings.twice(path, tier.names())
+        for number, name in enumerate(tier.names()):
             pool = findings.resources.pools.get(name)
             if pool is not None and not pool.addresses:
                 findings.error(f"{path}[{number}]", f"pool {name!r} is empty")
@@ -165,7 +165,7 @@ def _leaves(findings: Findings, path: str, tier: Tier) -> None:
 
     Pools that are all round_robin are one list; else each picks for itself, in every combination.
     """
-    named = [findings.resources.pools.get(name) for name in dict.fromkeys(tier.pools)]
+    named = [findings.resources.pools.get(name) for name in dict.fromkeys(tier.names())]
     for family in FAMILIES:
         pools = [pool for pool in named if pool is not None and pool.type == family]
         sizes = [len(pool.addresses) for pool in pools]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct
 
+from gtm.choices import AllDown, Failback, Judgement, PoolRef
 from gtm.model import TYPES, Check, Pool, Resource
 from gtm.state import PoolState
 from gtm.units import Duration, Least, Share, Voters
@@ -22,25 +23,28 @@ _COMMON = frozenset(Check.__struct_fields__) - {"port", "options"}
 
 
 _BARE = frozenset({str, int, float, bool})
+_PLAIN = (Least, Voters, PoolRef, AllDown, Failback, Judgement)
+_PARSED = frozenset({Duration, Share, *_PLAIN})
 
 
 def _enc_hook(value: object) -> object:
     if isinstance(value, Duration | Share):
         return str(value)
-    if isinstance(value, Least | Voters):
+    if isinstance(value, _PLAIN):
         return value.plain()
     raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 
 
 @functools.cache
-def _fields(type_: type[Struct]) -> tuple[tuple[str, Any], ...]:
-    """The fields of a type with the defaults that are left out when written."""
+def _fields(type_: type[Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """(attribute, key, default) of each field of a type; defaults are left out when written."""
     fields = msgspec.structs.fields(type_)
     if not type_.__struct_config__.omit_defaults:
-        return tuple((field.name, NODEFAULT) for field in fields)
+        return tuple((field.name, field.encode_name, NODEFAULT) for field in fields)
     return tuple(
         (
             field.name,
+            field.encode_name,
             field.default if field.default_factory is NODEFAULT else field.default_factory(),
         )
         for field in fields
@@ -51,10 +55,10 @@ def _builtins(value: Any) -> Any:
     """`value` as plain data. Defaults go by equality; msgspec knows them by identity alone."""
     if isinstance(value, Struct):
         data = {}
-        for name, default in _fields(type(value)):
+        for name, key, default in _fields(type(value)):
             part = getattr(value, name)
             if part is not default and part is not UNSET and part != default:
-                data[name] = part if type(part) in _BARE else _builtins(part)
+                data[key] = part if type(part) in _BARE else _builtins(part)
         return data
     if isinstance(value, tuple | list):
         return [_builtins(part) for part in value]
@@ -64,8 +68,8 @@ def _builtins(value: Any) -> Any:
 
 
 def _dec_hook(type_: type, value: object) -> object:
-    if type_ in (Duration, Share, Least, Voters):
-        return type_.parse(value)
+    if type_ in _PARSED:
+        return type_.parse(value)  # type: ignore[attr-defined]
     raise NotImplementedError(f"{type_.__name__} has no JSON form")
 
 

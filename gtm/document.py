@@ -277,6 +277,8 @@ def _sentence(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
     lines = text.splitlines()
     if 0 < line <= len(lines) and "\t" in re.split(r"[^\s-]", lines[line - 1], maxsplit=1)[0]:
         return "is not YAML: a tab cannot indent, use spaces"
+    if "maximum nesting depth" in (error.problem or ""):  # the parser's own bound came first
+        return f"is nested deeper than {MAX_DEPTH} levels"
     parts = [part for part in (error.context, error.problem) if part]
     return "is not YAML: " + ", ".join(parts)
 

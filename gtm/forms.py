@@ -6,9 +6,10 @@ Pure. Each function gives the canonical text or raises ValueError with a sentenc
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gtm.lines import parse_line
 
@@ -124,14 +125,45 @@ def address(text: str) -> str:
     return str(parsed)
 
 
+def member(text: str) -> str:
+    """A member of a pool: an address, or a domain name for pools of type domain."""
+    if ":" in text or not text.strip("0123456789./"):
+        return address(text)
+    try:
+        return domain(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no IPv4 or IPv6 address, and {error}") from None
+
+
+def is_domain(member_text: str) -> bool:
+    """Whether a member in its canonical text is a domain name, not an address."""
+    return ":" not in member_text and bool(member_text.strip("0123456789."))
+
+
+def network(text: str) -> str:
+    """A network in its canonical text; host bits must be zero."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no network such as 203.0.113.0/24: {error}") from None
+
+
 def line(text: str) -> str:
-    """A built-in line."""
+    """A built-in line, or the name of one of `lines`."""
     return str(parse_line(text))
+
+
+def instead(value: object, words: Iterable[str]) -> str:
+    """`, did you mean 'x'?` where `value` is nearly one of `words`; else ""."""
+    close = difflib.get_close_matches(value, list(words), n=1) if isinstance(value, str) else []
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 FORMS: Mapping[str, Callable[[str], str]] = {
     "label": label,
     "domain": domain,
     "address": address,
+    "member": member,
+    "network": network,
     "line": line,
 }

@@ -5,6 +5,8 @@ All that a resolver reads lies under `SERVE`.
 
 from __future__ import annotations
 
+from urllib.parse import quote, unquote
+
 from msgspec import Struct
 
 ROOT = "/gtm/v1/"
@@ -16,6 +18,7 @@ POOLS = SERVE + "pools/"
 ROUTES = SERVE + "routes/"
 REGIONS = ROOT + "regions/"
 IDS = ROOT + "ids/"
+FORCES = ROOT + "forces/"
 VERDICTS = ROOT + "verdicts/"
 ALARMS = ROOT + "alarms/"
 COORDINATORS = ROOT + "members/coordinators/"
@@ -51,6 +54,16 @@ def region(name: str) -> str:
 def identity(instance_id: str) -> str:
     """Who holds an instance id."""
     return IDS + instance_id
+
+
+def force(target: str) -> str:
+    """An operator's override; `/` and `:` of its target are escaped (RFC 3986, section 2.1)."""
+    return FORCES + quote(target, safe="")
+
+
+def force_target(key: str) -> str:
+    """The target of a force's key."""
+    return unquote(key.removeprefix(FORCES))
 
 
 def verdict(check: str, address: str, port: int) -> str:

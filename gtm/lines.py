@@ -1,6 +1,7 @@
 """Lines: named sets of clients, and which of several that match a client goes first.
 
-Pure. Built-in lines only; the text forms are those of docs/configuration.md.
+Pure. A line is built in (`country:CN`) or one of the configuration's own (`office`); the text forms
+are those of docs/configuration.md. Who is on a line is decided by the resolver's `ranking`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Literal
 from msgspec import Struct
 
 LineKind = Literal[
-    "network", "isp", "asn", "subdivision", "country", "oversea", "continent", "default"
+    "own", "network", "isp", "asn", "subdivision", "country", "oversea", "continent", "default"
 ]
 
 RANK: dict[LineKind, int] = {
+    "own": 0,
     "network": 0,
     "isp": 1,
     "asn": 1,
@@ -25,7 +27,11 @@ RANK: dict[LineKind, int] = {
     "continent": 5,
     "default": 6,
 }
-"""Precedence class of each kind: the smaller goes first; ties go by order of the rules."""
+"""Precedence class of each kind: the smaller goes first. Inside the first class the longer matched
+network does (own lines without networks count as length 0); other ties go by order of the rules."""
+
+RESERVED = ("default", "oversea")
+"""Names that no line of one's own can have: they are lines without a colon."""
 
 CONTINENTS = ("AF", "AN", "AS", "EU", "NA", "OC", "SA")
 
@@ -43,16 +49,19 @@ ISPS: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Autonomous systems of the networks that Chinese operators call ISP lines (public registries)."""
 
+_OWN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _SUBDIVISION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 
 
 class Line(Struct, frozen=True):
-    """One built-in line: its kind and the canonical text after the colon ("" where none)."""
+    """One line: its kind, and the canonical text after the colon, "" where none, or its name."""
 
     kind: LineKind
     value: str = ""
 
     def __str__(self) -> str:
+        if self.kind == "own":
+            return self.value
         return f"{self.kind}:{self.value}" if self.value else self.kind
 
     @property
@@ -99,7 +108,9 @@ def parse_line(text: str) -> Line:
                 raise ValueError(
                     f"{value!r} is no network such as 203.0.113.0/24: {error}"
                 ) from None
+    if _OWN.fullmatch(text):
+        return Line("own", text)
     raise ValueError(
         f"{text!r} is no line; one of default, oversea, continent:XX, country:XX, "
-        "subdivision:XX-YY, asn:N, isp:NAME, network:CIDR"
+        "subdivision:XX-YY, asn:N, isp:NAME, network:CIDR, or a name under lines"
     )

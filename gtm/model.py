@@ -1,4 +1,4 @@
-"""The resources that users write, as frozen values: zones, regions, checks, pools, instances.
+"""The resources that users write, as frozen values: from zones and lines to pools and instances.
 
 What a check of some type or a steering policy may be told is not spelled here: it stands in that
 variant's own file and travels as canonical JSON text (`options`). Names, defaults and meanings are
@@ -12,16 +12,17 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from gtm.choices import AllDown, Failback, Judgement, PoolRef
 from gtm.units import Duration, Least, Share, Voters
 
-KINDS = ("zones", "regions", "lines", "checks", "pools", "instances")
+KINDS = ("zones", "lines", "regions", "checks", "pools", "instances")
 """Every kind of resource, referenced ones before those that refer to them."""
 
-Kind = Literal["zones", "regions", "lines", "checks", "pools", "instances"]
+Kind = Literal["zones", "lines", "regions", "checks", "pools", "instances"]
 Family = Literal["ipv4", "ipv6"]
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
-Mode = Literal["smart", "online", "offline"]
-WhenAllDown = Literal["lowest_ordinal", "all", "nodata", "servfail"]
+PoolType = Literal["ipv4", "ipv6", "domain"]
+Mode = Literal["smart", "online", "offline", "manual_up", "manual_down"]
 
 
 def _form(name: str) -> Meta:
@@ -36,11 +37,16 @@ Label = Annotated[str, _form("label")]
 """DNS-label characters, at most 63."""
 DomainName = Annotated[str, _form("domain")]
 """An absolute domain name in lower case without the last dot; "." is the root."""
-AddressText = Annotated[str, _form("address")]
-"""The canonical text of an IPv4 or IPv6 address."""
+MemberText = Annotated[str, _form("member")]
+"""The canonical text of an IPv4 or IPv6 address, or of a domain name."""
+NetworkText = Annotated[str, _form("network")]
+"""The canonical text of a network."""
 LineText = Annotated[str, _form("line")]
 """The canonical text of a line (`gtm.lines`)."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Capacity = Annotated[int, Meta(ge=1)]
+Location = tuple[float, float]
+"""Latitude and longitude in degrees."""
 
 
 class Soa(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,10 +81,29 @@ class Zone(Struct, frozen=True, kw_only=True, omit_defaults=True):
     records: Annotated[tuple[Record, ...], _doc("static records")] = ()
 
 
+class ClientLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A set of clients, named once and used by rules, members of pools and regions.
+
+    A client is on it that is in one of `networks` or on one of `any_of` (where either is given), on
+    each of `all_of`, and on none of `not`.
+    """
+
+    networks: Annotated[tuple[NetworkText, ...], _doc("clients in these networks")] = ()
+    any_of: Annotated[tuple[LineText, ...], _doc("clients on one of these lines")] = ()
+    all_of: Annotated[tuple[LineText, ...], _doc("only clients on each of these lines")] = ()
+    not_: Annotated[tuple[LineText, ...], _doc("no client on one of these lines")] = field(
+        default=(), name="not"
+    )
+
+    def refers(self) -> tuple[LineText, ...]:
+        """Every line that it is made of, in the order written."""
+        return (*self.any_of, *self.all_of, *self.not_)
+
+
 class Region(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A place from which agents probe."""
 
-    location: Annotated[tuple[float, float] | None, _doc("[latitude, longitude]")] = None
+    location: Annotated[Location | None, _doc("[latitude, longitude]")] = None
     lines: Annotated[tuple[LineText, ...], _doc("the clients it stands for")] = ()
 
 
@@ -103,22 +128,39 @@ class Check(Struct, frozen=True, kw_only=True):
     min_voters: Annotated[Voters, _doc("majority, a count or a share of the regions")] = field(
         default_factory=Voters
     )
+    ip_version: Annotated[
+        Literal["auto", 4, 6], _doc("which addresses of a domain member are probed")
+    ] = "auto"
     port: int = 0
     options: str = "{}"
-
-    def probe(self) -> tuple[str, int, str]:
-        """What makes a target another target when it changes: type, port, options."""
-        return (self.type, self.port, self.options)
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One member of a pool."""
 
-    value: Annotated[AddressText, _doc("an IPv4 or IPv6 address")]
+    value: Annotated[MemberText, _doc("an IPv4 or IPv6 address; in a domain pool a domain name")]
     port: Annotated[Port | UnsetType, _doc("to probe, instead of the check's")] = UNSET
     weight: Annotated[int, Meta(ge=0, le=255), _doc("0: only when no other is up")] = 1
-    mode: Annotated[Mode, _doc("smart: health decides; online: always in; offline: out")] = "smart"
+    mode: Annotated[
+        Mode,
+        _doc(
+            "smart: health decides; online: always in, offline: always out, neither is probed; "
+            "manual_up, manual_down: probed, but in or out whatever health says"
+        ),
+    ] = "smart"
+    checks: Annotated[
+        tuple[Label, ...] | UnsetType, _doc("instead of the pool's; none: unmonitored")
+    ] = UNSET
+    lines: Annotated[tuple[LineText, ...], _doc("the clients it is near to, for nearest")] = ()
+    location: Annotated[Location | None, _doc("[latitude, longitude], for nearest")] = None
+    capacity: Annotated[
+        Capacity | UnsetType, _doc("load that it can carry, for simulate, in any unit")
+    ] = UNSET
     note: Annotated[str, _doc("for people")] = ""
+
+    def checked_by(self, pool: Pool) -> tuple[Label, ...]:
+        """The checks that judge it in `pool`."""
+        return pool.checks if self.checks is UNSET else self.checks
 
 
 class Steering(Struct, frozen=True, kw_only=True):
@@ -132,12 +174,20 @@ class Steering(Struct, frozen=True, kw_only=True):
 
 
 class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A set of addresses of one family that stand for each other."""
+    """A set of addresses of one family, or of domain names, that stand for each other."""
 
-    type: Annotated[Family, _doc("ipv4 or ipv6")]
-    checks: Annotated[tuple[Label, ...], _doc("one check; none: always up, unmonitored")] = ()
+    type: Annotated[PoolType, _doc("what its members are")]
+    checks: Annotated[tuple[Label, ...], _doc("who judges; none: always up, unmonitored")] = ()
+    check_judgement: Annotated[
+        Judgement, _doc("how many of its checks must be up, or which, for an address to be up")
+    ] = field(default_factory=Judgement)
     addresses: Annotated[tuple[Address, ...], _doc("the members, in order")] = ()
-    steering: Annotated[Steering, _doc("round_robin or weighted")] = field(default_factory=Steering)
+    flatten: Annotated[
+        bool, _doc("domain pools: answer the addresses of the names, not a CNAME")
+    ] = False
+    steering: Annotated[Steering, _doc("who of the available members is answered")] = field(
+        default_factory=Steering
+    )
     min_available: Annotated[Least, _doc("count or share below which it is unavailable")] = field(
         default_factory=Least
     )
@@ -145,9 +195,20 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Pools that serve together; the next tier serves when none of them is available."""
+    """Pools that serve together; the next tier serves when this one is not available."""
 
-    pools: Annotated[tuple[Label, ...], _doc("names of pools")]
+    pools: Annotated[tuple[PoolRef, ...], _doc("names of pools, or mappings")]
+    steering: Annotated[Steering, _doc("who of the available pools is answered")] = field(
+        default_factory=Steering
+    )
+    min_available: Annotated[
+        Least | None, _doc("addresses over all its pools below which it is unavailable")
+    ] = None
+    max_answers: Annotated[int, Meta(ge=1, le=64), _doc("addresses in one answer")] = 8
+
+    def names(self) -> tuple[Label, ...]:
+        """The names of its pools, in order."""
+        return tuple(ref.pool for ref in self.pools)
 
 
 class Failover(Struct, frozen=True, kw_only=True):
@@ -165,7 +226,9 @@ class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     failover: Annotated[Failover, _doc("auto, or {pinned: TIER} counted from 1")] = field(
         default_factory=Failover
     )
-    failback: Annotated[Literal["immediate"], _doc("when an earlier tier returns")] = "immediate"
+    failback: Annotated[Failback, _doc("when an earlier tier that is back takes over")] = field(
+        default_factory=Failback
+    )
     on_exhausted: Annotated[
         Literal["stop", "widen"], _doc("stop: when_all_down; widen: the rule of the wider line")
     ] = "stop"
@@ -184,8 +247,8 @@ class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Literal["", "nodata"], _doc("clients that no rule matches; needed without a default rule")
     ] = ""
     enabled: Annotated[bool, _doc("false: NXDOMAIN")] = True
-    when_all_down: Annotated[WhenAllDown, _doc("what is answered when no tier is available")] = (
-        "lowest_ordinal"
+    when_all_down: Annotated[AllDown, _doc("what is answered when no tier is available")] = field(
+        default_factory=AllDown
     )
     rules: Annotated[tuple[Rule, ...], _doc("lines to tiers")] = ()
 
@@ -193,10 +256,17 @@ class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The access names, the system's own where none is given."""
         return self.access_names or (f"{self.id}.{self.zone}",)
 
+    def pools(self) -> tuple[Label, ...]:
+        """Every pool that it may answer from, each once, in order."""
+        tiers = (tier for rule in self.rules for tier in rule.tiers)
+        spare = (self.when_all_down.pool,) if self.when_all_down.pool else ()
+        return tuple(dict.fromkeys((*(name for tier in tiers for name in tier.names()), *spare)))
 
-Resource = Zone | Region | Check | Pool | Instance
+
+Resource = Zone | ClientLine | Region | Check | Pool | Instance
 TYPES: dict[str, type[Resource]] = {
     "zones": Zone,
+    "lines": ClientLine,
     "regions": Region,
     "checks": Check,
     "pools": Pool,
@@ -208,6 +278,7 @@ class Resources(Struct, frozen=True, kw_only=True):
     """A whole set of resources, by kind and name; treat the mappings as read-only."""
 
     zones: dict[str, Zone] = field(default_factory=dict)
+    lines: dict[str, ClientLine] = field(default_factory=dict)
     regions: dict[str, Region] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)

@@ -10,17 +10,24 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from gtm.model import Family, Record, Soa, Steering
+from gtm.model import Family, Location, PoolType, Record, Soa, Steering
 from gtm.units import Duration, Least
 
 Health = Literal["up", "down", "unknown"]
 Vote = Literal["up", "down", "none"]
-Why = Literal["up", "down", "unknown", "unknown_as_up", "unmonitored", "online", "offline"]
+Why = Literal[
+    "up", "down", "unknown", "unknown_as_up", "unmonitored", "online", "offline", "manual_up",
+    "manual_down", "forced_up", "forced_down", "drained", "unresolved",
+]  # fmt: skip
 """Why a member is in or out: the verdict (`up`, `down`), no verdict yet (`unknown`, out;
-`unknown_as_up`, in because nobody of its family is up), no check (`unmonitored`), or its mode."""
+`unknown_as_up`, in because nobody of its family is up), no check (`unmonitored`), its mode, an
+operator's force (`forced_up`, `forced_down`, `drained`), or, in a flattened domain pool, that its
+name never resolved (`unresolved`, out)."""
 
-EXCLUDED: frozenset[Why] = frozenset({"offline"})
-"""Reasons that take a member out of every total: shares don't count it, nothing ever answers it."""
+EXCLUDED: frozenset[Why] = frozenset({"offline", "manual_down", "forced_down"})
+"""Reasons that take a member out of every total: shares don't count it."""
+NEVER: frozenset[Why] = EXCLUDED | {"drained"}
+"""Reasons for which nothing ever answers a member, not even when all is down."""
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -49,36 +56,82 @@ class Bucket(Struct, frozen=True, kw_only=True):
     records: tuple[Record, ...] = ()
 
 
+class AddressSet(Struct, frozen=True, kw_only=True):
+    """What the name of a flattened domain member resolved to: both families, sorted.
+
+    `ttl` is in seconds, `since` when the set was first seen (Unix).
+    """
+
+    addresses: tuple[str, ...]
+    ttl: int
+    since: float
+
+
 class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One address of a published pool."""
+    """One member of a published pool.
+
+    `answered`: it may stand in answers; `counted`: it counts for min_available. `judged` is what
+    `why` would be without the operator's force that is on it ("": there is none).
+    """
 
     value: str
     weight: int = 1
+    lines: tuple[str, ...] = ()
+    location: Location | None = None
     answered: bool = False
     counted: bool = False
     why: Why = "unknown"
+    judged: Why | Literal[""] = ""
     since: float = 0.0
+    set: AddressSet | None = None
+
+
+class LatencyGroup(Struct, frozen=True, kw_only=True):
+    """Members that are equally far from a region: within the tolerance of `rtt_us`, the least."""
+
+    rtt_us: int
+    members: tuple[str, ...]
+
+
+class LastGood(Struct, frozen=True, kw_only=True):
+    """Who was answered when a pool was last available, and until when that was (Unix)."""
+
+    members: tuple[str, ...]
+    until: float
 
 
 class PoolState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`serve/pools/<name>`: self-contained, so that a resolver never reads the pool's config.
 
-    `generation` is that of the head whose configuration was judged.
+    `generation` is that of the head whose configuration was judged. `member_in_force` is who a
+    sequence that is not pre-emptive stays with. `last_good` is there while the pool is unavailable
+    and once was not. `latency` maps a region to its members in groups, the nearest first.
     """
 
     generation: int = 0
-    type: Family
+    type: PoolType
+    flatten: bool = False
     steering: Steering = field(default_factory=Steering)
     min_available: Least = field(default_factory=Least)
     max_answers: int = 8
     members: tuple[Member, ...] = ()
+    member_in_force: str = ""
+    last_good: LastGood | None = None
+    latency: dict[str, tuple[LatencyGroup, ...]] = field(default_factory=dict)
 
 
 class Route(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The tier (from 1) in force for one rule and family, and who pinned it ("" where nobody)."""
+    """What is in force for one rule and family: the tier (from 1), and its pool where that stays.
+
+    `pinned_by` is who pinned the tier ("": nobody), `pool_in_force` what a sequence of pools that
+    is not pre-emptive stays with, `return_` when an earlier tier that is back takes over (Unix; 0:
+    nothing waits); a resolver never acts on it.
+    """
 
     tier: int
+    pool_in_force: str = ""
     since: float = 0.0
+    return_: float = field(default=0.0, name="return")
     pinned_by: str = ""
 
 
@@ -87,6 +140,25 @@ class Routes(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     generation: int = 0
     rules: dict[str, dict[Family, Route]] = field(default_factory=dict)
+
+
+ForceAction = Literal["up", "down", "drain", "pin", "release"]
+
+
+class Force(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`forces/<TARGET>`: an operator's override of POOL/ADDRESS, POOL or INSTANCE/RULE.
+
+    `tier` (from 1) belongs to `pin`. `until` is when it ends (Unix; 0: never by itself). `release`
+    asks the leader once to end a manual failback, and is deleted when that is done.
+    """
+
+    target: str
+    action: ForceAction
+    tier: int = 0
+    who: str = ""
+    why: str = ""
+    since: float = 0.0
+    until: float = 0.0
 
 
 class VoteRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,46 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gtm.model import (
-    Address,
-    Check,
-    Instance,
-    Pool,
-    Region,
-    Rule,
-    Tier,
-)
+from gtm.model import Check, Instance, Pool, Region
 
-KINDS = frozenset({"lines"})
+KINDS: frozenset[str] = frozenset()
 """Top-level keys."""
 
 KEYS: Mapping[type, frozenset[str]] = {
     Region: frozenset({"canaries"}),
-    Check: frozenset(
-        {"healthy_share", "rise_share", "confirm", "damping", "ip_version", "max_probe_rate"}
-    ),
-    Pool: frozenset({"check_judgement", "floor", "flatten"}),
-    Address: frozenset({"lines", "location", "checks", "capacity"}),
+    Check: frozenset({"healthy_share", "rise_share", "confirm", "damping", "max_probe_rate"}),
+    Pool: frozenset({"floor"}),
     Instance: frozenset({"ttl_wavering"}),
-    Tier: frozenset({"steering", "min_available", "max_answers"}),
 }
 """Keys of a mapping, by the type that the mapping is read as."""
 
 WORDS: Mapping[tuple[type, str], frozenset[str]] = {
     (Check, "type"): frozenset({"tls", "dns", "grpc"}),
-    (Pool, "type"): frozenset({"domain"}),
     (Pool, "steering"): frozenset({"sequence", "nearest", "latency", "sticky"}),
-    (Address, "mode"): frozenset({"manual_up", "manual_down"}),
-    (Instance, "when_all_down"): frozenset({"last_good", "drop"}),
-    (Rule, "failback"): frozenset({"manual"}),
 }
 """Words that a key would take, by (type, key)."""
 
-FORMS: Mapping[tuple[type, str], frozenset[str]] = {
-    (Instance, "when_all_down"): frozenset({"pool", "addresses"}),
-    (Rule, "failback"): frozenset({"after"}),
-    (Tier, "pools"): frozenset({"pool", "weight", "lines"}),
-}
+FORMS: Mapping[tuple[type, str], frozenset[str]] = {}
 """Mappings that a key (or its items) would take instead of a word, by (type, key): their keys."""
 
 

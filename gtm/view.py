@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from gtm import codec, keys
-from gtm.model import TYPES, Check, Instance, Pool, Record, Region
+from gtm.model import TYPES, Check, ClientLine, Instance, Pool, Record, Region
 from gtm.state import Bucket, Head, PoolState, Routes, StoredZone
 from gtm.store import Batch, Event, Listing
 
@@ -32,6 +32,7 @@ class View(Struct, frozen=True, kw_only=True):
     head: Head = field(default_factory=Head)
     zones: dict[str, StoredZone] = field(default_factory=dict)
     records: dict[str, dict[str, tuple[Record, ...]]] = field(default_factory=dict)
+    lines: dict[str, ClientLine] = field(default_factory=dict)
     regions: dict[str, Region] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
     config_pools: dict[str, Pool] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     head: bool = False
     zones: frozenset[str] = frozenset()
     records: frozenset[str] = frozenset()
+    lines: frozenset[str] = frozenset()
     regions: frozenset[str] = frozenset()
     checks: frozenset[str] = frozenset()
     config_pools: frozenset[str] = frozenset()
@@ -56,8 +58,8 @@ class Changes(Struct, frozen=True, kw_only=True):
     def configuration(self) -> bool:
         """Whether anything that users wrote changed."""
         return bool(
-            self.zones or self.records or self.regions or self.checks or self.config_pools
-            or self.instances
+            self.zones or self.records or self.lines or self.regions or self.checks
+            or self.config_pools or self.instances
         )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from gtm.availability import eligible
-from gtm.model import Family, Rule, WhenAllDown
+from gtm.choices import AllDown
+from gtm.model import Family, Rule
 from gtm.state import PoolState
 from gtm.variants import variants
 
@@ -40,13 +41,13 @@ class Spec(Struct, frozen=True):
 
     family: Family
     ttl: int
-    when_all_down: WhenAllDown
+    when_all_down: AllDown
     rules: tuple[Rule, ...]
     pins: tuple[Pin | None, ...]
 
     def pools(self) -> set[str]:
         """The names of all pools that the rules mention."""
-        return {name for rule in self.rules for tier in rule.tiers for name in tier.pools}
+        return {name for rule in self.rules for tier in rule.tiers for name in tier.names()}
 
 
 class Planner:
@@ -99,18 +100,18 @@ class Planner:
             ready[ttl] = compile_pool(self.pools[name], leaf_of(family, ttl))
         return ready[ttl]
 
-    def all_down(self, rule: Rule, policy: WhenAllDown, family: Family, ttl: int) -> Node:
+    def all_down(self, rule: Rule, policy: AllDown, family: Family, ttl: int) -> Node:
         """What clients of `rule` get when no tier is available."""
         extended = extended_error(OTHER_ERROR, _TEXT.format(policy))
-        if policy == "servfail":
+        if policy.word == "servfail":
             return self.intern(Answers(ttl, rcode=SERVFAIL, extended=extended))
         values: list[str] = []
-        for name in (name for tier in rule.tiers for name in tier.pools):
+        for name in (name for tier in rule.tiers for name in tier.names()):
             state = self.pools.get(name)
-            if state is None or state.type != family or policy == "nodata":
+            if state is None or state.type != family or policy.word == "nodata":
                 continue
-            values += [member.value for member in eligible(state)]
-            if values and policy == "lowest_ordinal":
+            values += [member.value for member in eligible(state, family)]
+            if values and policy.word == "lowest_ordinal":
                 break
         if not values:
             return self.intern(Answers(ttl, extended=extended))
@@ -220,7 +221,7 @@ class _Branches:
         choice: TierChoice = self.choices[number]
         rule, family, ttl = self.spec.rules[number], self.spec.family, self.spec.ttl
         if choice.tier:
-            return self.planner.tier(rule.tiers[choice.tier - 1].pools, choice.pools, family, ttl)
+            return self.planner.tier(rule.tiers[choice.tier - 1].names(), choice.pools, family, ttl)
         if choice.why == "exhausted":
             return self._all_down(own)
         if choice.why == "not_ready":

@@ -60,13 +60,13 @@ def choose_tier(
     tiers = rule.tiers
     pin = pin_in_force(rule, pin)
     if pin is not None:
-        found = tier_available(tiers[pin.tier - 1].pools, pools, family)
+        found = tier_available(tiers[pin.tier - 1], pools, family)
         if found:
             return TierChoice(pin.tier, found, "pinned" if pin.pinned else "kept")
         if pin.pinned:
             return TierChoice(0, (), _nothing(tiers[pin.tier - 1 : pin.tier], family, pools))
     for number, tier in enumerate(tiers, 1):
-        if found := tier_available(tier.pools, pools, family):
+        if found := tier_available(tier, pools, family):
             return TierChoice(number, found, "available")
     return TierChoice(0, (), _nothing(tiers, family, pools))
 
@@ -89,7 +89,7 @@ def _nothing(
     tiers: Sequence[Tier], family: Family, pools: Mapping[str, PoolState]
 ) -> Literal["exhausted", "no_family", "not_ready"]:
     """Why none of `tiers`, of which none is available, serves."""
-    states = [pools.get(name) for tier in tiers for name in tier.pools]
+    states = [pools.get(name) for tier in tiers for name in tier.names()]
     if None in states:
         return "not_ready"
     if any(state is not None and state.type == family for state in states):

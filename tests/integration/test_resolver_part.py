@@ -18,6 +18,7 @@ from dnslib import DNSRecord, EDNSOption
 from msgspec.structs import replace
 
 from gtm import codec, keys
+from gtm.choices import PoolRef
 from gtm.errors import StartError, StoreDenied
 from gtm.memory import MemoryStore
 from gtm.model import Instance, Record, Rule, Tier
@@ -44,7 +45,7 @@ def pool(*addresses: str) -> Put:
 def configuration() -> list[Op]:
     zone = StoredZone(nameservers=("ns1.gtm-000.test",))
     static = Bucket(records=(Record(name="@", type="MX", data=("10 mx.example.",)),))
-    rule = Rule(name="world", lines=("default",), tiers=(Tier(pools=("a",)),))
+    rule = Rule(name="world", lines=("default",), tiers=(Tier(pools=(PoolRef(pool="a"),)),))
     shop = Instance(id="gtm12345678", zone="gtm-000.test", rules=(rule,))
     return [
         Put(keys.config("zones", "gtm-000.test"), codec.encode(zone)),

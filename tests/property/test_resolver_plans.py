@@ -110,7 +110,7 @@ def expected(view: View, name: str, family: Family, place: Place, packed: bytes)
         node = planner.all_down(own, shop.when_all_down, family, ttl)
     else:
         tier = shop.rules[decision.rule].tiers[choice.tier - 1]
-        node = planner.tier(tier.pools, choice.pools, family, ttl)
+        node = planner.tier(tier.names(), choice.pools, family, ttl)
     return list(leaves(node))
 
 

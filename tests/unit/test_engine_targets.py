@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from coordinator.engine import Engine
 from coordinator.events import AgentFound, Configured, Met, Now, Restored, TargetKey
 from coordinator.targets import grace_ms, probe_ms
+from gtm.choices import PoolRef
 from gtm.model import Address, Check, Instance, Pool, Region, Resources, Rule, Tier
 from gtm.units import Duration
 
@@ -32,7 +33,13 @@ RESOURCES = Resources(
     },
     instances={
         "shop": Instance(
-            rules=(Rule(name="world", lines=("default",), tiers=(Tier(pools=("a", "c")),)),)
+            rules=(
+                Rule(
+                    name="world",
+                    lines=("default",),
+                    tiers=(Tier(pools=(PoolRef(pool="a"), PoolRef(pool="c"))),),
+                ),
+            )
         )
     },
 )

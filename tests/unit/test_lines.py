@@ -21,7 +21,7 @@ BAD = {
     "network:nowhere": "no network",
     "default:x": "is no line",
     "default:": "is no line",
-    "office": "is no line",
+    "the office": "is no line",
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gtm.choices import AllDown
 from gtm.model import Steering
 from gtm.state import Member, PoolState
 from gtm.variants import variants
@@ -270,7 +271,7 @@ def test_all_down_answers_everything_that_was_not_taken_out_to_a_bound() -> None
     planner = Planner(states)
 
     def answered(policy: str) -> list[tuple[str, ...]]:
-        plan = planner.all_down(shop.rules[0], policy, "ipv4", 60)
+        plan = planner.all_down(shop.rules[0], AllDown(word=policy), "ipv4", 60)
         return [leaf.addresses() for leaf in leaves(plan)]
 
     assert answered("lowest_ordinal") == [(TWO,)]

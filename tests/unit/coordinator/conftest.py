@@ -51,7 +51,7 @@ class Accepting:
                 problems += (
                     Problem(path=f"instances.{name}", text=f"no pool {pool!r}")
                     for tier in rule.tiers
-                    for pool in tier.pools
+                    for pool in tier.names()
                     if pool not in read.get("pools", {})
                 )
         for name, pool in read.get("pools", {}).items():

@@ -268,7 +268,7 @@ async def test_a_break_leaves_a_valid_prefix_and_says_where(
     stored = {f"pools/{n}" for n in view.config_pools} | {f"instances/{n}" for n in view.instances}
     done = {f"{c.kind}/{c.name}" for c in outcome.changes if c.kind != "zones"}
     assert stored == done
-    named = {rule.tiers[0].pools[0] for one in view.instances.values() for rule in one.rules}
+    named = {rule.tiers[0].names()[0] for one in view.instances.values() for rule in one.rules}
     assert named <= set(view.config_pools)
     assert (await bench.apply(given)).applied
 
