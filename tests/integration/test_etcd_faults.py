@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from gtm.errors import NoSpace, OutcomeUnknown, StartError, StoreDenied, StoreUn
 from gtm.etcd import EtcdOptions, EtcdStore, connect
 from gtm.etcd_watch import MAX_WAITING, EtcdWatch
 from gtm.store import Batch, Delete, Get, Listing, Put
+from tests.watched import Relay, put, soon, until
 
 pytestmark = pytest.mark.integration
 
 BOTH = pytest.mark.parametrize("kind", ["path", "wheel"])
-SOON_S = 15.0
 QUICK: dict[str, Any] = {"timeout_s": 2.0, "progress_s": 0.2, "idle_s": 0.6, "audit_s": 0.0}
 
 
@@ -37,75 +37,6 @@ async def opened() -> AsyncIterator[Callable[..., EtcdStore]]:
     yield open_on
     for store in stores:
         await store.close()
-
-
-async def soon(awaitable: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(SOON_S):
-        return await awaitable
-
-
-async def put(store: EtcdStore, key: str, value: bytes = b"") -> int:
-    return (await store.txn((), [Put(key, value)])).revision
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
-class Relay:
-    """A TCP relay in front of an etcd, that can be cut silently or closed."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._server: asyncio.Server | None = None
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Relay:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.endpoint = f"http://127.0.0.1:{port}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-
-    def cut(self) -> None:
-        """Swallow everything from now on; connections stay open."""
-        self._flows.clear()
-
-    def mend(self) -> None:
-        self._flows.set()
-
-    def reset(self) -> None:
-        """Close every connection."""
-        for task in self._tasks:
-            task.cancel()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:
-            writer.close()
-            return
-        pipes = [self._pipe(reader, ours), self._pipe(theirs, writer)]
-        self._tasks |= {asyncio.ensure_future(pipe) for pipe in pipes}
-
-    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError):
-                while data := await source.read(65536):
-                    await self._flows.wait()
-                    sink.write(data)
-                    await sink.drain()
-        finally:
-            sink.close()
 
 
 # Compaction and restarts
@@ -221,7 +152,7 @@ async def test_another_cluster_behind_the_endpoint_is_told_as_a_whole(
         items = aiter(watch)
         await soon(anext(items))
         await until(lambda: watch.streams == 1 and watch.heard_s() < 0.3)
-        relay._port = second.client_port
+        relay.port = second.client_port
         relay.reset()
         batch = await soon(anext(items))
     assert batch.relisted
