@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from gtm import forms, unsupported
 from gtm.decode import read
 from gtm.document import Node, Unreadable, from_bytes, from_plain
+from gtm.expect import MAX_EXPECTATIONS, Expectation
 from gtm.model import TYPES, Resources
 from gtm.places import BAD, At, Context, nearest
 from gtm.ports import Problem, Review
@@ -24,6 +25,8 @@ from gtm.shapes import SHAPES
 
 SUFFIXES = (".yaml", ".yml", ".json")
 """What is read of a directory (not of those below it, nor names that begin with a dot)."""
+EXPECT = "expect"
+"""The key of expectations, which stand beside the resources."""
 MAX_FILES = 10_000
 """The most files of one set."""
 
@@ -53,10 +56,14 @@ class Reading(Review, frozen=True, kw_only=True):
     sound: Resources = field(default_factory=Resources)
     broken: frozenset[tuple[str, str]] = frozenset()
     origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict)
+    expectations: tuple[Expectation, ...] = ()
 
     def located(self, problem: Problem) -> Problem:
         """`problem` with the file and line of the deepest part of its path that was written."""
         kind, _, rest = problem.path.partition(".")
+        if kind.startswith("expect["):
+            origin = self.origins.get(("expect", kind))
+            return replace(problem, file=origin.file, line=origin.line) if origin else problem
         for name in _prefixes(rest):
             origin = self.origins.get((kind, name))
             if origin:
@@ -140,6 +147,7 @@ class _Collected:
         self.found: dict[str, dict[str, Any]] = {kind: {} for kind in TYPES}
         self.broken: set[tuple[str, str]] = set()
         self.origins: dict[tuple[str, str], Origin] = {}
+        self.expectations: list[Any] = []
 
     def document(self, node: Node, at: At) -> None:
         """Read one document: kind -> name -> resource."""
@@ -148,7 +156,9 @@ class _Collected:
             place.wrong("a mapping of " + ", ".join(TYPES), node)
             return
         for entry, place in at.entries(node):
-            if entry.key in TYPES:
+            if entry.key == EXPECT:
+                self._expect(entry.node, place)
+            elif entry.key in TYPES:
                 if entry.node.is_map:
                     self._kind(entry.key, entry.node, place)
                 elif not entry.node.is_null:
@@ -156,7 +166,21 @@ class _Collected:
             elif entry.key in unsupported.KINDS:
                 place.error(unsupported.sentence(entry.key))
             else:
-                place.error(f"unknown key {entry.key!r}{nearest(entry.key, TYPES)}")
+                place.error(f"unknown key {entry.key!r}{nearest(entry.key, (*TYPES, EXPECT))}")
+
+    def _expect(self, node: Node, at: At) -> None:
+        """Read a list of expectations; their paths count over all files of the set."""
+        if node.items is None:
+            at.wrong("a list of expectations", node)
+            return
+        for item in node.items:
+            path = f"{EXPECT}[{len(self.expectations)}]"
+            if len(self.expectations) >= MAX_EXPECTATIONS:
+                at.error(f"more than {MAX_EXPECTATIONS:,} expectations")
+                return
+            line = item.line or at.line
+            self.origins[EXPECT, path] = Origin(at.file, line, item)
+            self.expectations.append(read(Expectation, item, At(self.context, at.file, path, line)))
 
     def _kind(self, kind: str, node: Node, at: At) -> None:
         for entry, spot in at.entries(node):
@@ -192,6 +216,7 @@ class _Collected:
             sound=sound,
             broken=frozenset(self.broken),
             origins=self.origins,
+            expectations=() if problems else tuple(self.expectations),
         )
 
 
