@@ -2,7 +2,7 @@
 
 Decides which of several files speaks for an address and how wide its word holds. Files are copied
 into memory when opened, so that one rewritten in place can neither crash nor confuse a look-up, and
-are sampled before they go live. Never guesses: what a file does not know is unknown.
+are read whole before they go live. Never guesses: what a file does not know is unknown.
 """
 
 from __future__ import annotations
@@ -10,99 +10,40 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import itertools
 import logging
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import maxminddb
-from msgspec import Struct
+import numpy as np
 
 from gtm.errors import StartError
 
-from .continents import CONTINENT
+from .columns import Starts, Values, examples, merged, numbers, replaced
+from .geo_records import NOTHING, Found, read
+from .geography import EMBEDDING, Layer, flatten, overlay, read_tree
 from .place import Locator, Place, Unplaced
+
+__all__ = ["Atlas", "Database", "Found", "embedded", "geo_hash", "open_locator", "read"]
 
 MAX_CACHED = 16_384
 """Places remembered, the longest unused goes first."""
 MAX_FILE_BYTES = 1 << 30
 """The largest file that is opened."""
-SAMPLES = 4096
-"""Addresses of each family, and leading networks, that are read before a file goes live."""
 
-_CONTINENTS = frozenset(CONTINENT.values())
-_AS_NUMBER = re.compile(r"(?:AS)?(\d{1,10})")
+_EMBEDDING = tuple((int(block.network_address), block.prefixlen) for block in EMBEDDING)
 _log = logging.getLogger("resolver")
-
-
-class Found(Struct, frozen=True):
-    """What one record says; "" and 0 stand for unknown."""
-
-    continent: str = ""
-    country: str = ""
-    subdivisions: tuple[str, ...] = ()
-    asn: int = 0
-
-
-_NOTHING = Found()
-
-
-def _code(value: object, key: str) -> str:
-    """The code in `value`, nested under `key` (GeoIP2) or bare (flat files)."""
-    inner = value.get(key) if isinstance(value, dict) else value
-    return inner if isinstance(inner, str) else ""
-
-
-def read(record: object) -> Found:
-    """What a record says, nested as in GeoIP2 files or flat as in ip-location-db's and IPinfo's.
-
-    A country that ISO 3166-1 does not know is unknown; a missing continent is the country's.
-    """
-    if not isinstance(record, dict):
-        return Found()
-    country = record.get("country_code") or _code(record.get("country"), "iso_code")
-    if not isinstance(country, str) or country not in CONTINENT:
-        country = ""
-    continent = record.get("continent_code") or _code(record.get("continent"), "code")
-    if continent not in _CONTINENTS:
-        continent = CONTINENT.get(country, "")
-    return Found(str(continent), country, _subdivisions(record, country), _asn(record))
-
-
-def _subdivisions(record: dict[str, Any], country: str) -> tuple[str, ...]:
-    """ISO 3166-2 codes of a nested record, the widest first."""
-    listed = record.get("subdivisions")
-    if not country or not isinstance(listed, list):
-        return ()
-    codes = (_code(one, "iso_code") for one in listed if isinstance(one, dict))
-    return tuple(f"{country}-{code}" for code in codes if code)
-
-
-def _asn(record: dict[str, Any]) -> int:
-    """The AS number under any of the names that files use, as a number or as `AS123`."""
-    traits = record.get("traits")
-    for value in (
-        record.get("autonomous_system_number"),
-        traits.get("autonomous_system_number") if isinstance(traits, dict) else None,
-        record.get("asn"),
-    ):
-        if isinstance(value, int) and 0 < value < 2**32:
-            return value
-        if isinstance(value, str) and (match := _AS_NUMBER.fullmatch(value)):
-            return int(match[1])
-    return 0
 
 
 class Database:
     """One open file: `places` and `numbers` say whether it knows countries and AS numbers."""
 
     def __init__(self, path: str) -> None:
-        """Open and sample `path`; StartError says in one sentence what is wrong with it."""
+        """Open `path` and read all of it; StartError says in one sentence what is wrong with it."""
         self.path = path
         self.errors = 0
         try:
@@ -117,13 +58,14 @@ class Database:
         try:
             self._reader = _opened(path, data)
             self._v4_only = self._reader.metadata().ip_version == 4
-            self.places, self.numbers = self._sampled()
+            self.layer = _layer(self._reader, data)
         except (maxminddb.InvalidDatabaseError, ValueError, TypeError, RecursionError) as error:
             why = re.sub(r"/proc/self/fd/\d+", path, str(error)).rstrip(".?")
             raise StartError(
                 f"the geo file {path} is not sound MaxMind format ({why}); "
                 "fetch it again or give another with --geo"
             ) from error
+        self.places, self.numbers = self.layer.places, self.layer.numbers
         if not (self.places or self.numbers):
             raise StartError(
                 f"the geo file {path} holds neither countries nor AS numbers; "
@@ -135,42 +77,58 @@ class Database:
 
         A record that can't be read counts in `errors` and says nothing, for that address alone.
         """
+        least = 0
         if len(packed) == 4:
             address = socket.inet_ntop(socket.AF_INET, packed)
         elif self._v4_only:
-            return Found(), 0
+            return NOTHING, 0
         else:
+            inside, least = _embedded(int.from_bytes(packed))
+            if inside:
+                return NOTHING, least
             address = socket.inet_ntop(socket.AF_INET6, packed)
         try:
             record, leaf = self._reader.get_with_prefix_len(address)
         except (maxminddb.InvalidDatabaseError, ValueError):
             self.errors += 1
-            return Found(), len(packed) * 8
-        return read(record), leaf
+            return NOTHING, len(packed) * 8
+        return read(record), max(leaf, least)
 
-    def _sampled(self) -> tuple[bool, bool]:
-        """Whether it knows countries and AS numbers, by records from all over it.
 
-        Raises what the reader raises on a broken file.
-        """
-        places = numbers = False
-        for record in itertools.chain(self._spread(), self._leading()):
-            found = read(record)
-            places = places or bool(found.country or found.continent)
-            numbers = numbers or bool(found.asn)
-        return places, numbers
+def _embedded(address: int) -> tuple[bool, int]:
+    """Whether an IPv6 address stands for an IPv4 one, and the longest prefix that decides it."""
+    least = 0
+    for block, length in _EMBEDDING:
+        common = 128 - (address ^ block).bit_length()
+        if common >= length:
+            return True, length
+        least = max(least, common + 1)
+    return False, least
 
-    def _spread(self) -> Iterator[object]:
-        step = 2**32 // SAMPLES
-        for low in range(step // 3, 2**32, step):
-            yield self._reader.get(socket.inet_ntop(socket.AF_INET, low.to_bytes(4, "big")))
-        if not self._v4_only:
-            step = 2**125 // SAMPLES
-            for low in range((1 << 125) + step // 3, 1 << 126, step):
-                yield self._reader.get(socket.inet_ntop(socket.AF_INET6, low.to_bytes(16, "big")))
 
-    def _leading(self) -> Iterable[object]:
-        return (record for _, record in itertools.islice(self._reader, SAMPLES))
+def _layer(reader: maxminddb.Reader, data: bytes) -> Layer:
+    """What a whole file says. Raises what `Database` takes for a broken file."""
+    about = reader.metadata()
+    tree = read_tree(data, about.node_count, about.record_size, about.ip_version)
+    found: dict[Found, int] = {NOTHING: 0}
+
+    def family(bits: int) -> tuple[Starts, Values]:
+        starts, records = flatten(tree, bits)
+        bound = int(records.max()) + 1
+        occurring, where = examples(records, bound)
+        kind = socket.AF_INET if bits == 32 else socket.AF_INET6
+        said = [
+            # The reader decodes by address, and in C where it can.
+            read(reader.get(socket.inet_ntop(kind, address.to_bytes(bits // 8))))
+            if one
+            else NOTHING
+            for one, address in zip(occurring.tolist(), numbers(starts[where]), strict=True)
+        ]
+        index = np.array([found.setdefault(one, len(found)) for one in said], np.int32)
+        return merged(starts, replaced(records, occurring, index, bound))
+
+    v4, v6 = family(32), family(128)
+    return Layer(tuple(found), v4, v6)
 
 
 def _opened(path: str, data: bytes) -> maxminddb.Reader:
@@ -192,6 +150,7 @@ class Atlas:
     def __init__(self, databases: tuple[Database, ...]) -> None:
         self.databases = databases
         self.geo_hash = _combined(database.digest for database in databases)
+        self.geography = overlay([database.layer for database in databases])
         self._places = tuple(database for database in databases if database.places)
         self._numbers = tuple(database for database in databases if database.numbers)
         self._cached = lru_cache(MAX_CACHED)(self._find)
@@ -208,6 +167,7 @@ class Atlas:
             country=here.country,
             subdivisions=here.subdivisions,
             asn=number.asn,
+            location=here.location,
             country_leaf=country_leaf,
             asn_leaf=asn_leaf,
         )
@@ -218,13 +178,13 @@ def _first(databases: tuple[Database, ...], packed: bytes, asked: str) -> tuple[
 
     Where an earlier file says nothing, its silence holds for its own leaf only: so the deepest.
     """
-    best, leaf = _NOTHING, 0
+    best, leaf = NOTHING, 0
     for database in databases:
         found, own = database.look_up(packed)
         leaf = max(leaf, own)
         if getattr(found, asked):
             return found, leaf
-        if best == _NOTHING:
+        if best == NOTHING:
             best = found
     return best, leaf
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from gtm import codec
 from gtm.model import Instance, Record
 from gtm.state import PoolState, Routes, StoredZone
 from gtm.view import View
-from resolver.place import NOWHERE, Place
+from resolver.place import NOWHERE, Geography, Place, partition
 
 LOCAL = b"\x7f\x00\x00\x01"
 
@@ -68,6 +71,13 @@ class Map:
         self.places = {
             bytes(int(part) for part in text.split(".")): place for text, place in places.items()
         }
+        self.geography = geography(
+            {
+                prefix_of(octets, size): place
+                for octets, place in self.places.items()
+                for size in (4, 16)
+            }
+        )
 
     def find(self, packed: bytes) -> Place:
         """The place whose octets `packed` begins with."""
@@ -75,6 +85,38 @@ class Map:
             if place := self.places.get(packed[:length]):
                 return place
         return NOWHERE
+
+
+def prefix_of(octets: bytes, size: int) -> str:
+    """The block of all addresses of `size` octets that begin with `octets`."""
+    return f"{ipaddress.ip_address(octets.ljust(size, bytes(1)))}/{8 * len(octets)}"
+
+
+def geography(places: Mapping[str, Place]) -> Geography:
+    """The geography of a table of prefixes; the longest speaks, and where there is none nobody."""
+    blocks = sorted(
+        (
+            (ipaddress.ip_network(text), replace(one, country_leaf=0, asn_leaf=0))
+            for text, one in places.items()
+        ),
+        key=lambda row: row[0].prefixlen,
+    )
+    listed = list(dict.fromkeys((NOWHERE, *(place for _, place in blocks))))
+    families = []
+    for bits in (32, 128):
+        inside = [
+            (int(block[0]), int(block[-1]) + 1, listed.index(place))
+            for block, place in blocks
+            if block.max_prefixlen == bits
+        ]
+        edges = {0, *(edge for row in inside for edge in row[:2])} - {1 << bits}
+        starts = sorted(edges)
+        found = [
+            next((index for first, end, index in inside[::-1] if first <= start < end), 0)
+            for start in starts
+        ]
+        families.append(partition(bits, starts, found))
+    return Geography(tuple(listed), *families)
 
 
 def world(**parts: Any) -> View:

@@ -14,13 +14,13 @@ from gtm.model import FAMILIES, Family, Instance, Rule
 from gtm.view import Changes, View
 from resolver.compiler import compile_table, difference, spec_of
 from resolver.edns import NOT_READY, extended_text
-from resolver.place import Place, Unplaced
+from resolver.place import Geography, Place, Unplaced
 from resolver.plan import Answers, chances, leaves, walk
 from resolver.planner import Planner
 from resolver.ranking import ranked, ranks_of
 from resolver.table import AnswerTable
 from resolver.tiers import decide, tier_of
-from tests.worlds import instance, pool, records, routes, world, zone
+from tests.worlds import geography, instance, pool, records, routes, world, zone
 
 # Networks and addresses of a small space, so that they meet: five bits behind a fixed octet.
 HEADS = {4: (b"\x0a", 4), 6: (b"\x20", 16)}
@@ -173,6 +173,18 @@ class Leaves:
 
     def __init__(self, cuts: Sequence[int], found: Sequence[Place]) -> None:
         self.cuts, self.found = cuts, found
+
+    @property
+    def geography(self) -> Geography:
+        """The same for all addresses that `address` makes; elsewhere nobody is."""
+        return geography(
+            {
+                f"{ipaddress.ip_address(packed)}/13": self.find(packed)
+                for version in HEADS
+                for bits in range(32)
+                for packed in [address(version, bits)]
+            }
+        )
 
     def find(self, packed: bytes) -> Place:
         bits = packed[1] >> 3

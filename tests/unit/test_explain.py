@@ -12,6 +12,7 @@ from gtm.ports import Question
 from gtm.state import Member, PoolState, StoredZone, Why
 from gtm.view import View
 from resolver.place import Place
+from tests.worlds import geography, prefix_of
 
 PLACES = {
     b"\x01": Place(continent="AS", country="CN", asn=4134, country_leaf=8, asn_leaf=16),
@@ -20,6 +21,14 @@ PLACES = {
 
 
 class Atlas:
+    geography = geography(
+        {
+            prefix: place
+            for octets, place in PLACES.items()
+            for prefix in (prefix_of(octets, 4), prefix_of(octets, 16))
+        }
+    )
+
     def find(self, packed: bytes) -> Place:
         return PLACES.get(packed[:1], Place(country_leaf=3))
 

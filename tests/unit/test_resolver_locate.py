@@ -97,10 +97,10 @@ def test_leaves_of_ipv4_are_lengths_in_ipv4_whatever_the_tree(
         place = Place(continent="EU", country="DE", country_leaf=32)
         assert find(packed("2001:db8::1")) == place
         assert find(packed("2001:db9::1")).country_leaf == 32
-        # IPv6 forms of an IPv4 address are IPv6 addresses, and their leaves lengths in IPv6.
-        assert find(packed("::ffff:9.9.9.9")).country == ""
-        assert find(packed("2002:0909:0909::1")).country == ""
-        assert find(packed("::1.2.3.4")).country_leaf == 120
+        # IPv6 forms of an IPv4 address are nowhere, as whole blocks.
+        assert find(packed("::ffff:9.9.9.9")) == Place(country_leaf=96)
+        assert find(packed("2002:0909:0909::1")) == Place(country_leaf=16)
+        assert find(packed("::1.2.3.4")) == Place(country_leaf=96)
 
 
 def test_every_address_of_a_leaf_is_at_the_same_place(tmp_path: Path) -> None:
