@@ -9,13 +9,12 @@ from typing import Any
 
 import maxminddb
 import pytest
-from mmdb_writer import MMDBWriter
-from netaddr import IPSet
 
 from gtm.errors import StartError
 from resolver import locate
 from resolver.locate import Atlas, Database, Found, embedded, geo_hash, open_locator, read
 from resolver.place import Place, Unplaced
+from tests.geo_files import geo_file, packed
 
 RECORDS: list[tuple[str, Any, Found]] = [
     (
@@ -50,18 +49,8 @@ def test_a_record_is_read_in_every_form(record: object, found: Found) -> None:
     assert read(record) == found
 
 
-def made(
-    path: Path, version: int, networks: dict[str, Any], *, compatible: bool = False
-) -> tuple[str, ...]:
-    writer = MMDBWriter(version, ipv4_compatible=compatible)
-    for network, record in networks.items():
-        writer.insert_network(IPSet([network]), record)
-    writer.to_db_file(str(path))
-    return (str(path),)
-
-
-def packed(text: str) -> bytes:
-    return ipaddress.ip_address(text).packed
+def made(path: Path, version: int, networks: dict[str, Any]) -> tuple[str, ...]:
+    return (geo_file(path, networks, version),)
 
 
 V4 = {
@@ -84,7 +73,7 @@ def test_leaves_of_ipv4_are_lengths_in_ipv4_whatever_the_tree(
             lambda path, data: maxminddb.open_database(path, maxminddb.MODE_MEMORY),
         )
     networks = V4 if version == 4 else V6
-    paths = made(tmp_path / "geo.mmdb", version, networks, compatible=version == 6)
+    paths = made(tmp_path / "geo.mmdb", version, networks)
     find = open_locator(paths).find
     assert find(packed("1.2.3.4")) == Place(continent="AS", country="JP", country_leaf=24)
     assert find(packed("9.9.9.9")) == Place(continent="NA", country="US", country_leaf=32)
@@ -104,7 +93,7 @@ def test_leaves_of_ipv4_are_lengths_in_ipv4_whatever_the_tree(
 
 
 def test_every_address_of_a_leaf_is_at_the_same_place(tmp_path: Path) -> None:
-    paths = made(tmp_path / "geo.mmdb", 6, V6, compatible=True)
+    paths = made(tmp_path / "geo.mmdb", 6, V6)
     find = open_locator(paths).find
     for text in ("0.0.0.0", "1.2.3.4", "1.2.2.255", "9.9.9.8", "255.1.1.1", "2001:db8::", "ff::"):
         place = find(packed(text))
