@@ -6,6 +6,7 @@ middle of work too, so it never outlives its parent. Prints go to stderr.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import queue
@@ -19,11 +20,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from gtm.ports import Question, Review
     from gtm.view import View
+    from resolver.geo_files import GeoFiles
+    from resolver.place import Locator
 
 LENGTH = "!Q"
 MAX_MESSAGE_BYTES = 512 * 2**20
 """The largest call."""
 READY = "ready"
+
+_log = logging.getLogger("policy")
 
 
 class Rules:
@@ -31,7 +36,7 @@ class Rules:
 
     def __init__(self, geo: tuple[str, ...] = ()) -> None:
         self._geo = geo
-        self._opened: tuple[object, Any] | None = None
+        self._files: GeoFiles | None = None
 
     def problems(self, resources: Mapping[str, Mapping[str, Any]]) -> Review:
         """Read and check a whole set (kind -> name -> plain data in the form of the files)."""
@@ -46,22 +51,21 @@ class Rules:
         text: str = explain(view, question, self._locator())
         return text
 
-    def _locator(self) -> Any:
-        """The locator over the geo files as they are now."""
-        from resolver.locate import open_locator
+    def _locator(self) -> Locator:
+        """The locator over the geo files as they are now, by the rule that resolvers follow.
 
-        stamp = tuple(_stamp(path) for path in self._geo)
-        if self._opened is None or self._opened[0] != stamp:
-            self._opened = (stamp, open_locator(self._geo))
-        return self._opened[1]
+        The last good data stay where a changed file is broken or moves too much.
+        """
+        from resolver.geo_files import GeoFiles
 
-
-def _stamp(path: str) -> tuple[str, int, int]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return (path, 0, 0)
-    return (path, found.st_mtime_ns, found.st_size)
+        if self._files is None:
+            self._files = GeoFiles(self._geo)
+        elif (change := self._files.look()) is not None:
+            if change.locator is not None:
+                self._files.put(change.locator)
+            elif change.why:
+                _log.error("geo data refused, the last good stay: %s", change.why)
+        return self._files.locator
 
 
 def _calls(source: BinaryIO, calls: queue.Queue[tuple[str, tuple[Any, ...]]]) -> None:

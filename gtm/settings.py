@@ -1,9 +1,9 @@
 """A part's settings from flags, the environment and a settings file, in that order of precedence.
 
-Driven by a frozen Struct whose fields are str, int, float, bool, Duration, tuple[str, ...] or a
-Literal of texts, each `Annotated[type, Meta(description=...)]`: the field `etcd_user` is the flag
-`--etcd-user`, the variable `GTM_ETCD_USER` and the key `etcd_user` of the file. Whatever is wrong
-is one sentence in a `StartError` of status 2. Never reads anything but what it is handed.
+Driven by a frozen Struct whose fields are str, int, float, bool, Duration, Share, tuple[str, ...]
+or a Literal of texts, each `Annotated[type, Meta(description=...)]`: the field `etcd_user` is the
+flag `--etcd-user`, the variable `GTM_ETCD_USER` and the key `etcd_user` of the file. Whatever is
+wrong is one sentence in a `StartError` of status 2. Never reads anything but what it is handed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
 from gtm.errors import StartError
-from gtm.units import Duration
+from gtm.units import Duration, Share
 
 S = TypeVar("S", bound=Struct)
 
@@ -206,8 +206,8 @@ def _metas(hint: Any) -> list[Meta]:
 
 
 def _hook(type_: type, value: object) -> object:
-    if type_ is Duration:
-        return Duration.parse(value)
+    if type_ in (Duration, Share):
+        return type_.parse(value)
     raise NotImplementedError(f"a setting can't be a {type_.__name__}")
 
 
@@ -233,6 +233,9 @@ def _parsed(setting: Setting, given: Any) -> Any:
     if bare is Duration:
         text = given.strip()
         return Duration.parse(int(text) if text.isdecimal() else text)
+    if bare is Share:
+        text = given.strip()
+        return Share.parse(text if text.endswith("%") else _number(text))
     try:
         return bare(given)
     except ValueError:
@@ -240,12 +243,20 @@ def _parsed(setting: Setting, given: Any) -> Any:
         raise ValueError(f"{given!r} is not {noun}") from None
 
 
+def _number(text: str) -> float | str:
+    """A decimal number in `text`; the text where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _metavar(setting: Setting) -> str:
     if setting.many:
         return "A,B,..."
     if typing.get_origin(setting.bare) is Literal:
         return "|".join(map(str, typing.get_args(setting.bare)))
-    names = {str: "TEXT", int: "N", float: "N", Duration: "TIME"}
+    names = {str: "TEXT", int: "N", float: "N", Duration: "TIME", Share: "SHARE"}
     return names.get(setting.bare, "VALUE")
 
 

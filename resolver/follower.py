@@ -35,6 +35,8 @@ RETRY_S = 2.0
 """Wait before a watch that ended (no permission) is begun again."""
 LONG_KINDS = (keys.CONFIG, keys.RECORDS)
 """Keys whose changes may make the whole dictionary of names anew."""
+CATCH_UPS = 2
+"""Rounds in a thread in which a table that is made anew catches up with the store."""
 NEVER = -float("inf")
 """The instant at which an unmarked table was last up to date."""
 
@@ -45,7 +47,10 @@ class Compiler(Protocol[T]):
     """How a view becomes a table; any exception refuses the view."""
 
     def __call__(self, view: View, previous: T | None, changes: Changes | None) -> T:
-        """The table of `view`; with `previous`, `changes` is all that differs from its view."""
+        """The table of `view`; with `previous`, `changes` is all that differs from its view.
+
+        With `previous` and without `changes` the compiler finds them by comparison.
+        """
 
 
 class Follower(Generic[T]):
@@ -81,6 +86,7 @@ class Follower(Generic[T]):
         self._watch: Watch | None = None
         self._known = NEVER
         self._stale = False
+        self._view: View | None = None
         self._base: tuple[View, T | None] = (View(), None)
         self._pending: dict[str, Event] = {}
         self._items: dict[str, Item] = {}
@@ -108,11 +114,45 @@ class Follower(Generic[T]):
     async def _take(self, news: Listing | Batch) -> None:
         """The same; long work is done in a thread, so that queries are answered meanwhile."""
         self._note(news)
-        if self._is_long():
-            made = await asyncio.to_thread(self._made, news.revision)
-        else:
-            made = self._made(news.revision)
+        compiler: Compiler[T] | None = None
+        while compiler is not self._compile:  # it may be replaced while we wait
+            compiler = self._compile
+            if self._is_long():
+                made = await asyncio.to_thread(self._made, news.revision)
+            else:
+                made = self._made(news.revision)
         self._settle(news.revision, made)
+
+    async def recompile(self, compiler: Compiler[T]) -> None:
+        """Have `compiler` make the table in force anew, swap it, and go on with `compiler`.
+
+        The work is done in a thread, and news of the store go in force meanwhile as ever. Raises
+        what `compiler` raises; then everything stays as it was.
+        """
+        table: T | None = None
+        view, rounds = None, 0
+        while view is not self._view:
+            view, rounds = self._view, rounds + 1
+            assert view is not None  # a state in force is only ever followed by another
+            if rounds <= 1 + CATCH_UPS:
+                table = await asyncio.to_thread(self._timed, compiler, view, table)
+            else:
+                table = self._timed(compiler, view, table)
+        self._compile = compiler
+        if view is None or table is None:
+            return  # nothing is in force yet
+        if self._base[1] is not None:
+            self._base = (view, table)
+        known = self._known if self.listed.is_set() else NEVER
+        self._serve(self._aged(table, known), self.revision)
+
+    def _timed(self, compiler: Compiler[T], view: View, previous: T | None) -> T:
+        begun = time.monotonic()
+        try:
+            return compiler(view, previous, None)
+        finally:
+            self.compiled += 1
+            self.compiling_s += time.monotonic() - begun
 
     def _is_long(self) -> bool:
         known = len(self._base[0].instances) + len(self._pending)
@@ -143,10 +183,12 @@ class Follower(Generic[T]):
         False (and told) where it can't be compiled.
         """
         try:
-            table = self._compile(rebuild(snapshot.listing, skip=SKIPPED), None, None)
+            view = rebuild(snapshot.listing, skip=SKIPPED)
+            table = self._compile(view, None, None)
         except Exception as error:
             transition(_log, "snapshot refused", logging.ERROR, cause=error)
             return False
+        self._view = view
         self._known = time.monotonic() - max(0.0, time.time() - snapshot.written)
         self._serve(self._aged(table, NEVER), snapshot.listing.revision)
         return True
@@ -181,7 +223,7 @@ class Follower(Generic[T]):
         if isinstance(made, Exception):
             self._refuse(revision, made)
             return
-        self._base = made
+        self._base, self._view = made, made[0]
         self._pending = {}
         if self.refusal:
             self.refusal = ""

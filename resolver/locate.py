@@ -28,7 +28,16 @@ from .geo_records import NOTHING, Found, read
 from .geography import EMBEDDING, Layer, flatten, overlay, read_tree
 from .place import Locator, Place, Unplaced
 
-__all__ = ["Atlas", "Database", "Found", "embedded", "geo_hash", "open_locator", "read"]
+__all__ = [
+    "Atlas",
+    "BrokenFile",
+    "Database",
+    "Found",
+    "embedded",
+    "geo_hash",
+    "open_locator",
+    "read",
+]
 
 MAX_CACHED = 16_384
 """Places remembered, the longest unused goes first."""
@@ -39,38 +48,46 @@ _EMBEDDING = tuple((int(block.network_address), block.prefixlen) for block in EM
 _log = logging.getLogger("resolver")
 
 
+class BrokenFile(StartError):
+    """A geo file that can't be used; `reason` says why without saying what to do."""
+
+    def __init__(self, reason: str, remedy: str = "give another with --geo") -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+
+
 class Database:
-    """One open file: `places` and `numbers` say whether it knows countries and AS numbers."""
+    """One open file: `places` and `numbers` say whether it knows countries and AS numbers.
+
+    `built` is the Unix time at which it was made, as it says; `digest` the SHA-256 of its bytes.
+    """
 
     def __init__(self, path: str) -> None:
-        """Open `path` and read all of it; StartError says in one sentence what is wrong with it."""
+        """Open `path` and read all of it; BrokenFile says in one sentence what is wrong with it."""
         self.path = path
         self.errors = 0
         try:
             if os.path.getsize(path) > MAX_FILE_BYTES:
-                raise StartError(f"the geo file {path} is larger than {MAX_FILE_BYTES} bytes", 1)
+                raise BrokenFile(f"the geo file {path} is larger than {MAX_FILE_BYTES} bytes")
             data = Path(path).read_bytes()
         except OSError as error:
-            raise StartError(
-                f"cannot read the geo file {path}: {error.strerror}; give another with --geo"
-            ) from error
+            raise BrokenFile(f"cannot read the geo file {path}: {error.strerror}") from error
         self.digest = hashlib.sha256(data).hexdigest()
         try:
             self._reader = _opened(path, data)
-            self._v4_only = self._reader.metadata().ip_version == 4
+            about = self._reader.metadata()
+            self._v4_only = about.ip_version == 4
+            self.built = about.build_epoch
             self.layer = _layer(self._reader, data)
         except (maxminddb.InvalidDatabaseError, ValueError, TypeError, RecursionError) as error:
             why = re.sub(r"/proc/self/fd/\d+", path, str(error)).rstrip(".?")
-            raise StartError(
-                f"the geo file {path} is not sound MaxMind format ({why}); "
-                "fetch it again or give another with --geo"
+            raise BrokenFile(
+                f"the geo file {path} is not sound MaxMind format ({why})",
+                "fetch it again or give another with --geo",
             ) from error
         self.places, self.numbers = self.layer.places, self.layer.numbers
         if not (self.places or self.numbers):
-            raise StartError(
-                f"the geo file {path} holds neither countries nor AS numbers; "
-                "give another with --geo"
-            )
+            raise BrokenFile(f"the geo file {path} holds neither countries nor AS numbers")
 
     def look_up(self, packed: bytes) -> tuple[Found, int]:
         """What the file says of an address, and the length of the prefix for which it says so.
@@ -211,17 +228,21 @@ def embedded() -> str:
     return ""
 
 
+def files_of(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The files that are used: `paths`, without any the embedded default if it is installed."""
+    default = "" if paths else embedded()
+    return (default,) if default else paths
+
+
 def open_locator(paths: tuple[str, ...]) -> Locator:
     """The locator over `paths`, over the embedded default without any, else one that knows nothing.
 
-    Raises StartError for a file that is missing or broken.
+    Raises BrokenFile for a file that is missing or broken.
     """
-    if not paths and (default := embedded()):
-        paths = (default,)
-    if not paths:
-        _log.warning(
-            "no geo data: geographic lines match nobody until --geo names a MaxMind-format file "
-            "(or python-geoacumen is installed)"
-        )
-        return Unplaced()
-    return Atlas(tuple(Database(path) for path in paths))
+    if paths := files_of(paths):
+        return Atlas(tuple(Database(path) for path in paths))
+    _log.warning(
+        "no geo data: geographic lines match nobody until --geo names a MaxMind-format file "
+        "(or python-geoacumen is installed)"
+    )
+    return Unplaced()

@@ -6,7 +6,7 @@ access names alone, up to `MAX_NAMES` of them: what strangers ask makes no label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 from prometheus_client.core import (
@@ -104,6 +104,9 @@ class Standing(Struct, frozen=True, kw_only=True):
     unsent: int
     oversize: int
     geo_errors: int
+    geo_reloads: Mapping[str, int]
+    geo_refused: bool
+    geo_age_s: float
 
 
 class Meters(Collector):
@@ -139,6 +142,12 @@ class Meters(Collector):
         yield failed
         now = self._standing()
         yield self._by_name(now.table)
+        reloads = CounterMetricFamily(
+            "gtm_resolver_geo_reloads", "Changed geo files by outcome.", labels=("outcome",)
+        )
+        for outcome, count in now.geo_reloads.items():
+            reloads.add_metric((outcome,), count)
+        yield reloads
         yield SummaryMetricFamily(
             "gtm_resolver_compile_seconds",
             "From news of the store to the table made of it.",
@@ -155,6 +164,12 @@ class Meters(Collector):
             ("served_revision", "Revision of the store that answers come from.", now.revision),
             ("state_age_seconds", "Since that was known to be the newest.", now.age_s),
             ("tcp_connections", "TCP connections at present.", now.tcp_connections),
+            (
+                "geo_refused",
+                "1 while newer geo files than those in force lie there.",
+                now.geo_refused,
+            ),
+            ("geo_age_seconds", "Since the oldest geo file in force was built.", now.geo_age_s),
         ):
             yield GaugeMetricFamily(f"gtm_resolver_{name}", text, value=value)
         for name, text, value in (

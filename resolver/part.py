@@ -34,9 +34,11 @@ from gtm.view import Changes, View
 
 from .compiler import compile_table
 from .follower import Follower
+from .geo_files import GeoFiles
+from .geo_reload import GeoReloader
 from .limits import STALE_AFTER_S
 from .listener import Listener
-from .locate import Atlas, geo_hash, open_locator
+from .locate import Atlas, geo_hash
 from .meters import SILENT, Meters, Standing, Tally
 from .place import Locator
 from .report import Reporter
@@ -91,7 +93,8 @@ class Resolver:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
         self.id = settings.id or _default_id(settings)
-        self.locator: Locator = open_locator(settings.geo)
+        self.geo = GeoFiles(settings.geo, settings.geo_move_limit.of_one)
+        self.reloader = GeoReloader(self.geo, settings.geo_reload.s, self._put_locator)
         self.meters = Meters(self.standing)
         try:
             self.serving = Serving(
@@ -115,7 +118,7 @@ class Resolver:
             self._answering("tcp", self.meters.tcp),
         )
         self.follower: Follower[AnswerTable] = Follower(
-            store, partial(_compile, self.locator, self.serving), heard, self._swapped
+            store, partial(_compile, self.geo.locator, self.serving), heard, self._swapped
         )
         self.snapshot: Path | None = None
         self.writer: SnapshotWriter | None = None
@@ -150,6 +153,9 @@ class Resolver:
             stack.callback(self.writer.close)
         following = _kept("follower", self.follower.run)
         stack.push_async_callback(_cancelled, following)
+        if self.settings.geo_reload.ms:
+            reloading = _kept("reloading of geo data", self.reloader.run)
+            stack.push_async_callback(_cancelled, reloading)
 
     async def wait_for_table(self, stop: asyncio.Event) -> bool:
         """Wait for what there is to open the doors with; False when told to stop instead.
@@ -185,7 +191,7 @@ class Resolver:
             dns=" ".join(self.addresses),
             http=self.http,
             revision=self.follower.revision,
-            geo=geo_hash(self.locator) or "none",
+            geo=geo_hash(self.geo.locator) or "none",
         )
         self.reporter.changed()
 
@@ -196,7 +202,8 @@ class Resolver:
     def standing(self) -> Standing:
         """What the metrics show."""
         connections, doors = self.listener.connections, self.listener.doors
-        databases = self.locator.databases if isinstance(self.locator, Atlas) else ()
+        locator = self.geo.locator
+        databases = locator.databases if isinstance(locator, Atlas) else ()
         return Standing(
             ready=not self.unready(),
             table=self.follower.table,
@@ -215,6 +222,9 @@ class Resolver:
             unsent=sum(door.unsent for door in doors),
             oversize=sum(door.oversize for door in doors),
             geo_errors=sum(database.errors for database in databases),
+            geo_reloads=self.reloader.reloads,
+            geo_refused=bool(self.reloader.refusal),
+            geo_age_s=self.reloader.age_s(),
         )
 
     def stale(self) -> bool:
@@ -229,12 +239,17 @@ class Resolver:
             version=gtm.__version__,
             listen=self.addresses,
             served_revision=self.follower.revision,
-            geo_hash=geo_hash(self.locator),
+            geo_hash=geo_hash(self.geo.locator),
             snapshot_age_s=age_s,
             stale=self.stale(),
             queries=self.meters.queries(),
             refused_states=self.follower.refused,
         )
+
+    async def _put_locator(self, locator: Locator) -> None:
+        """Answer by new geo data; raises where no table can be made with them."""
+        await self.follower.recompile(partial(_compile, locator, self.serving))
+        self.reporter.changed()
 
     def _swapped(self) -> None:
         self.reporter.changed()

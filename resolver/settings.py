@@ -8,7 +8,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gtm.errors import StartError
-from gtm.units import Duration
+from gtm.units import Duration, Share
+
+from .moves import MOVE_LIMIT
 
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 
@@ -42,6 +44,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="MaxMind-format files, the first that knows a client goes first"),
     ] = ()
+    geo_reload: Annotated[
+        Duration, Meta(description="how often geo files are looked after; 0: never")
+    ] = Duration(10_000)
+    geo_move_limit: Annotated[
+        Share,
+        Meta(description="part of known clients that a changed file may move before it is refused"),
+    ] = Share(MOVE_LIMIT)
     data_dir: Annotated[
         str, Meta(description="folder of the snapshot for a start without etcd; empty: none")
     ] = ".gtm"

@@ -30,6 +30,7 @@ from resolver import part, report
 from resolver.part import Resolver, serve
 from resolver.settings import Settings
 from resolver.snapshot import chunks, load, write
+from tests.geo_files import geo_file
 
 pytestmark = pytest.mark.integration
 
@@ -612,3 +613,58 @@ async def test_a_deleted_zone_is_refused_from_then_on(
         gone = [Delete(op.key) for op in configuration() if isinstance(op, Put)]
         await store.txn((), gone)
         assert (await asker.ask()).header.get_rcode() == 5
+
+
+async def test_a_new_geo_file_is_answered_by_and_reported_and_a_wild_one_is_not(
+    settings: Settings, store: MemoryStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "geo.mmdb"
+
+    def placed(loopback: str, rest: str = "DE") -> None:
+        blocks = {f"{number}.0.0.0/8": {"country_code": rest} for number in range(1, 20, 2)}
+        fresh = tmp_path / "fresh.mmdb"
+        geo_file(fresh, {**blocks, "127.0.0.0/8": {"country_code": loopback}})
+        fresh.replace(path)
+
+    placed("DE")
+    rules = tuple(
+        Rule(name=line[-2:].lower(), lines=(line,), tiers=(Tier(pools=(pool,)),))
+        for line, pool in (("country:FR", "b"), ("default", "a"))
+    )
+    shop = Instance(id="gtm12345678", zone="gtm-000.test", rules=rules)
+    members = (Member(value="192.0.2.9", answered=True, counted=True),)
+    other = PoolState(type="ipv4", members=members)
+    await store.txn(
+        (),
+        [
+            Put(keys.config("instances", "shop"), codec.encode(shop)),
+            Put(keys.pool("b"), codec.encode(other)),
+        ],
+    )
+    settings = replace(settings, geo=(str(path),), geo_reload=Duration(5))
+    stop = asyncio.Event()
+    resolver = Resolver(settings, store)
+    asker = Asker(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        await resolver.start(stack)
+        assert await resolver.wait_for_table(stop)
+        await resolver.open(stack)
+        assert await asker.addresses() == {"192.0.2.1"}
+        hashes = [resolver.report().geo_hash]
+        placed("FR")
+        await until(lambda: resolver.reloader.reloads["loaded"] == 1)
+        assert await asker.addresses() == {"192.0.2.9"}
+        hashes.append(resolver.report().geo_hash)
+        placed("DE", rest="CN")
+        await until(lambda: resolver.reloader.reloads["refused"] == 1)
+        assert await asker.addresses() == {"192.0.2.9"}
+        assert resolver.standing().geo_refused
+        path.unlink()
+        await until(lambda: resolver.reloader.reloads["broken"] == 1)
+        assert await asker.addresses() == {"192.0.2.9"}
+        hashes.append(resolver.report().geo_hash)
+        placed("DE")
+        await until(lambda: resolver.reloader.reloads["loaded"] == 2)
+        assert await asker.addresses() == {"192.0.2.1"}
+        assert not resolver.standing().geo_refused
+        assert hashes[0] != hashes[1] == hashes[2]

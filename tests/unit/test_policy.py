@@ -20,6 +20,7 @@ from ctl.policy import ChildPolicy, DirectPolicy, PolicyFailed
 from ctl.validate import review_plain
 from gtm.ports import Question
 from gtm.view import View
+from tests.geo_files import geo_file, packed
 
 GOOD: Mapping[str, Mapping[str, Any]] = {
     "zones": {"example.net": {"nameservers": ["ns.example.org"]}},
@@ -153,6 +154,25 @@ async def test_a_type_that_is_none_is_a_value_error(child: ChildPolicy) -> None:
 async def test_a_name_that_nothing_has_is_a_lookup_error(child: ChildPolicy) -> None:
     with pytest.raises(LookupError, match="nobody"):
         await child.explain(View(), Question(name="nobody.example.net"))
+
+
+def test_explanations_follow_geo_files_that_change_and_keep_the_last_good(tmp_path: Path) -> None:
+    path = tmp_path / "geo.mmdb"
+    world = {f"{number}.0.0.0/8": {"country_code": "DE"} for number in range(1, 20, 2)}
+    steps = [
+        (world, "DE"),
+        ({**world, "19.0.0.0/8": {"country_code": "FR"}}, "FR"),
+        ({f"{number}.0.0.0/8": {"country_code": "CN"} for number in range(1, 20, 2)}, "FR"),
+        (None, "FR"),
+        (world, "DE"),
+    ]
+    rules = policy_child.Rules((str(path),))
+    for networks, country in steps:
+        if networks is None:
+            path.write_bytes(b"not a database")
+        else:
+            geo_file(path, networks)
+        assert rules._locator().find(packed("19.0.0.1")).country == country
 
 
 async def test_close_ends_the_child(child: ChildPolicy) -> None:

@@ -389,3 +389,120 @@ async def test_a_defect_of_the_ageing_is_raised_and_does_not_vanish(
     with pytest.raises(ExceptionGroup, match="TaskGroup") as caught:
         await asyncio.wait_for(running, 5)
     assert [type(error) for error in caught.value.exceptions] == [KeyError]
+
+
+# ---- another compiler ------------------------------------------------------------------------
+
+
+def marked(view: View, previous: Table | None, changes: Changes | None) -> Table:
+    """Compiles as `compiled` does and tells that it did, by a pool of its own."""
+    table = compiled(view, previous, changes)
+    return replace(table, pools={**table.pools, "marked": ()})
+
+
+async def test_another_compiler_makes_what_is_in_force_anew_and_all_that_follows(
+    store: MemoryStore,
+) -> None:
+    await put(store, keys.pool("a"), pool("192.0.2.1"))
+    async with following(store) as follower:
+        await until(follower.listed.is_set)
+        revision = follower.revision
+        await follower.recompile(marked)
+        assert follower.table is not None
+        assert follower.table.pools == {"a": ("192.0.2.1",), "marked": ()}
+        assert follower.revision == revision
+        assert time.monotonic() - follower.table.heard_s < 5
+        revision = await put(store, keys.pool("b"), pool("192.0.2.2"))
+        await until(lambda: follower.revision == revision)
+        assert follower.table.pools.keys() == {"a", "b", "marked"}
+        assert follower.table.changed == {"b"}
+
+
+async def test_a_compiler_before_any_state_makes_the_first(store: MemoryStore) -> None:
+    follower = Follower(store, compiled, aged)
+    await follower.recompile(marked)
+    assert follower.table is None
+    task = asyncio.ensure_future(follower.run())
+    await until(follower.listed.is_set)
+    assert follower.table is not None
+    assert follower.table.pools == {"marked": ()}
+    task.cancel()
+
+
+async def test_a_compiler_that_fails_changes_nothing(store: MemoryStore) -> None:
+    def broken(view: View, previous: Table | None, changes: Changes | None) -> Table:
+        raise LookupError("no such place")
+
+    async with following(store) as follower:
+        await until(follower.listed.is_set)
+        before = follower.table
+        with pytest.raises(LookupError, match="no such place"):
+            await follower.recompile(broken)
+        assert follower.table is before
+        await put(store, keys.pool("a"), pool("192.0.2.1"))
+        await until(lambda: addresses(follower, "a"))
+
+
+async def test_a_snapshot_made_anew_is_as_stale_as_before(store: MemoryStore) -> None:
+    follower = Follower(store, compiled, aged)
+    assert follower.begin(snapshot(Item(keys.pool("a"), pool("192.0.2.1"), 5, 6)))
+    await follower.recompile(marked)
+    assert follower.table == Table(7, {"a": ("192.0.2.1",), "marked": ()}, NEVER)
+
+
+async def test_news_of_the_store_go_in_force_while_a_table_is_made_anew(
+    store: MemoryStore,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    rounds: list[int] = []
+
+    def slow(view: View, previous: Table | None, changes: Changes | None) -> Table:
+        if threading.current_thread() is not threading.main_thread():
+            rounds.append(view.revision)
+            begun.set()
+            assert go_on.wait(5)
+        return marked(view, previous, changes)
+
+    await put(store, keys.pool("a"), pool("192.0.2.1"))
+    async with following(store) as follower:
+        await until(follower.listed.is_set)
+        making = asyncio.ensure_future(follower.recompile(slow))
+        await until(begun.is_set)
+        revision = await put(store, keys.pool("a"), pool("192.0.2.2"))
+        await until(lambda: follower.revision == revision)
+        assert follower.table is not None
+        assert follower.table.pools == {"a": ("192.0.2.2",)}
+        go_on.set()
+        await making
+        assert follower.table.pools == {"a": ("192.0.2.2",), "marked": ()}
+        assert follower.revision == revision
+        assert len(rounds) == 2
+
+
+async def test_news_that_were_compiled_by_the_former_compiler_meanwhile_are_compiled_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONG_WORK", 0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def former(view: View, previous: Table | None, changes: Changes | None) -> Table:
+        if view.instances:
+            begun.set()
+            assert go_on.wait(5)
+        return compiled(view, previous, changes)
+
+    follower = Follower(store, former, aged)
+    task = asyncio.ensure_future(follower.run())
+    try:
+        await until(follower.listed.is_set)
+        shop = Put(keys.config("instances", "shop"), codec.encode(Instance(id="gtm00000001")))
+        revision = (await store.txn((), [shop, Put(keys.pool("a"), pool("192.0.2.1"))])).revision
+        await until(begun.is_set)
+        await follower.recompile(marked)
+        go_on.set()
+        await until(lambda: follower.revision == revision)
+        assert follower.table is not None
+        assert follower.table.pools == {"a": ("192.0.2.1",), "marked": ()}
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -81,6 +81,7 @@ def test_the_exported_series_name_the_access_name_and_the_rcode() -> None:
         ready=True, table=now, revision=7, age_s=0.5, stale=False, compiled=4, compiling_s=0.25,
         snapshot_revision=6, reported=1, refused_states=0, snapshot_errors=0, tcp_connections=0,
         tcp_refused=0, tcp_expired=0, unsent=0, oversize=0, geo_errors=0,
+        geo_reloads={"loaded": 3, "refused": 1}, geo_refused=True, geo_age_s=3600.0,
     )  # fmt: skip
     made = Meters(lambda: standing)
     of_a = counts(made.names, now, query(wire_name("a.gtm.test")))
@@ -95,5 +96,8 @@ def test_the_exported_series_name_the_access_name_and_the_rcode() -> None:
         "gtm_resolver_compile_seconds_count 4.0",
         "gtm_resolver_names 2.0",
         "gtm_resolver_ready 1.0",
+        'gtm_resolver_geo_reloads_total{outcome="loaded"} 3.0',
+        "gtm_resolver_geo_refused 1.0",
+        "gtm_resolver_geo_age_seconds 3600.0",
     ):
         assert line in shown

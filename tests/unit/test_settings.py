@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from msgspec import Meta, Struct
 
 from gtm.errors import StartError
 from gtm.settings import MAX_FILE_BYTES, add_flags, load
-from gtm.units import Duration
+from gtm.units import Duration, Share
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -20,6 +21,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=8, description="how many, at 100 %")] = 2
     ratio: Annotated[float, Meta(description="a number")] = 0.5
     grace: Annotated[Duration, Meta(description="how long")] = Duration(15_000)
+    limit: Annotated[Share, Meta(description="how much of it")] = Share(Fraction(1, 5))
     insecure: Annotated[bool, Meta(description="in the clear")] = False
     level: Annotated[Literal["INFO", "DEBUG"], Meta(description="of the log")] = "INFO"
 
@@ -52,18 +54,20 @@ def test_every_type_is_read_from_text_and_from_a_file(tmp_path: Path) -> None:
         workers=8,
         ratio=1.5,
         grace=Duration(1_500),
+        limit=Share(Fraction(1, 8)),
         insecure=True,
         level="DEBUG",
     )
     file = tmp_path / "s.yaml"
     file.write_text(
-        "region: no\netcd: [a:1, b:2]\nworkers: 8\nratio: 1.5\ngrace: 1500ms\ninsecure: yes\n"
+        "region: no\netcd: [a:1, b:2]\nworkers: 8\nratio: 1.5\ngrace: 1500ms\nlimit: 12.5%\n"
+        "insecure: yes\n"
         "level: DEBUG\n"
     )
     assert load(Sample, {"settings": str(file)}, {}) == want
     given = flags(
         "--region=no", "--etcd=a:1, b:2", "--workers=8", "--ratio=1.5", "--grace=1500ms",
-        "--insecure", "--level=DEBUG",
+        "--limit=0.125", "--insecure", "--level=DEBUG",
     )  # fmt: skip
     assert load(Sample, given, {}) == want
 
@@ -79,6 +83,9 @@ WRONG = [
     ({}, {"GTM_GRACE": "soon"}, "GTM_GRACE: 'soon' is not a duration such as 500ms, 15s, 1m, 2h"),
     ({}, {"GTM_INSECURE": "perhaps"}, "GTM_INSECURE: 'perhaps' is neither true nor false"),
     ({"level": "LOUD"}, {}, "--level: 'LOUD' is none of INFO, DEBUG"),
+    ({"limit": "some"}, {}, "--limit: 'some' is not a share such as 50% or 0.5"),
+    ({"limit": "2"}, {}, "--limit: 2.0 is not a share such as 50% or 0.5"),
+    ({"limit": "101%"}, {}, "--limit: '101%' is not a share such as 50% or 0.5"),
     ({"ratio": "half"}, {}, "--ratio: 'half' is not a number"),
 ]
 
