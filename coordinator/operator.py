@@ -279,9 +279,12 @@ def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:
         data = msgspec.json.decode(request.resources or "{}")
     except ValueError as error:
         raise Refused(Code.INVALID_ARGUMENT, f"resources are not JSON: {error}") from None
-    given, wrong = planner.given(data)
+    expectations, wrong = planner.expected(data)
+    given, more = planner.given(data)
+    wrong += more
     asked = Request(
         given=given,
+        expectations=expectations,
         prune=request.prune,
         atomic=request.atomic,
         allow_mass_change=request.allow_mass_change,

@@ -16,8 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from gtm import codec, keys
+from gtm.config import EXPECT, Variants, read_plain
+from gtm.expect import Expectation
 from gtm.model import Resources
-from gtm.ports import Policy, Problem
+from gtm.ports import Policy, Problem, Review
 from gtm.state import Identity
 from gtm.store import Delete, Store
 from gtm.view import View
@@ -29,10 +31,12 @@ from .plan import Change, Link, Plain, Unit
 class Request(Struct, frozen=True, kw_only=True):
     """What is asked: resources that come (`given`, as in files) and that go (`removed`).
 
-    `forget` names regions that shall not count as met any more.
+    `forget` names regions that shall not count as met any more; `expectations` must hold of the
+    whole set after it.
     """
 
     given: Plain = {}
+    expectations: tuple[Expectation, ...] = ()
     removed: tuple[tuple[str, str], ...] = ()
     forget: tuple[str, ...] = ()
     prune: bool = False
@@ -83,7 +87,7 @@ class Planner:
         )
         for kind, name in request.removed:
             whole.get(kind, {}).pop(name, None)
-        review = await self._policy.problems(whole)
+        review = await self._judged(whole, request)
         problems += review.problems
         if review.resources is None or any(problem.severity == "error" for problem in problems):
             return Planned(view=view, problems=tuple(problems))
@@ -101,6 +105,11 @@ class Planner:
             refusal = brake.refusal(view, review.resources)
         problems += await self._broken_prefix(view, links)
         return Planned(view=view, problems=tuple(problems), links=links, refusal=refusal)
+
+    async def _judged(self, whole: Plain, request: Request) -> Review:
+        if not request.expectations:
+            return await self._policy.problems(whole)
+        return await self._policy.problems(whole, request.expectations)
 
     async def _ids(self, request: Request) -> dict[str, Identity]:
         if not request.given.get("instances"):
@@ -166,6 +175,14 @@ def _forgotten(view: View, region: str) -> Unit:
     )
 
 
+def expected(resources: Any) -> tuple[tuple[Expectation, ...], list[Problem]]:
+    """The expectations beside resources in decoded JSON, and what is wrong with them."""
+    if not isinstance(resources, Mapping) or not resources.get(EXPECT):
+        return (), []
+    reading = read_plain({EXPECT: resources[EXPECT]}, Variants({}, {}))
+    return reading.expectations, list(reading.problems)
+
+
 def given(resources: Any) -> tuple[Plain, list[Problem]]:
     """Decoded JSON as kind -> name -> plain data, and what is wrong with its outer shape."""
     if not isinstance(resources, Mapping):
@@ -173,7 +190,7 @@ def given(resources: Any) -> tuple[Plain, list[Problem]]:
     found: Plain = {}
     problems = []
     for kind, named in resources.items():
-        if named is None:
+        if named is None or kind == EXPECT:
             continue
         if isinstance(named, Mapping):
             found[kind] = dict(named)

@@ -24,7 +24,7 @@ from resolver.edns import extended_text
 from resolver.message import name_text, wire_name
 from resolver.place import NOWHERE, Locator, Place
 from resolver.plan import Answers, chances, walk
-from resolver.ranking import Match, ranked, ranks_of
+from resolver.ranking import Match, ranked_rules
 from resolver.table import AnswerTable
 from resolver.tiers import (
     Decision,
@@ -55,8 +55,8 @@ _WHY: dict[Why, str] = {
 }
 
 
-def explain(view: View, question: Question, locator: Locator) -> str:
-    """The JSON text of `gtm explain -o json`.
+def explain(view: View, question: Question, locator: Locator, most: int = MAX_SHOWN) -> str:
+    """The JSON text of `gtm explain -o json`, with at most `most` of the possible answers.
 
     `question.name` is an access name, a domain or alias of an instance, the instance's own name,
     or a static name of ours. Raises LookupError where nothing has that name, ValueError for a
@@ -100,7 +100,8 @@ def explain(view: View, question: Question, locator: Locator) -> str:
         tell(told, table, end, qtype)
     else:
         small = replace(view, instances={name: instance}, records={}, config_pools={}, checks={})
-        _steered(told, small, name, instance, family, place, packed, compile_table(small, locator))
+        table = compile_table(small, locator)
+        _steered(told, small, name, instance, family, place, packed, table, most)
         if end.ttl >= 0 and told["ttl"] is not None:
             told["ttl"] = min(told["ttl"], end.ttl)
     return json.dumps(told)
@@ -179,10 +180,11 @@ def _steered(
     place: Place,
     packed: bytes,
     table: AnswerTable,
+    most: int,
 ) -> None:
     """Fill in rule, tier, candidates and answers of an access name."""
     rules = instance.rules
-    matches = ranked(ranks_of(rules), place, packed)
+    matches = ranked_rules(rules, view.lines, place, packed)
     decision = decide(
         rules,
         (match.rule for match in matches),
@@ -192,14 +194,14 @@ def _steered(
     plan = table.plan(found, family) if found is not None else None
     if found is None or plan is None:
         raise LookupError(f"{instance.names()[0]} lies in no zone of ours")
-    possible = chances(plan, place, packed)
-    leaf, told["ttl"], told["scope"] = walk(plan, place, packed, 0)
+    possible = chances(plan, packed)
+    leaf, told["ttl"], told["scope"] = walk(plan, packed, 0)
     if leaf.rcode:
         told["ttl"] = None
     elif not leaf.count:
         told["ttl"] = min(leaf.ttl, table.zones[found.zone].ttl)
-    told["possible_answers"] = [list(one.addresses()) for one, _ in possible[:MAX_SHOWN]]
-    told["chances"] = [str(chance) for _, chance in possible[:MAX_SHOWN]]
+    told["possible_answers"] = [list(one.values()) for one, _ in possible[:most]]
+    told["chances"] = [str(chance) for _, chance in possible[:most]]
     told["path"] = list(_path(view, name, rules, matches, decision, family))
     choice = decision.choice
     if choice is None:
@@ -213,7 +215,7 @@ def _steered(
         told["tier"], told["pools"] = choice.tier, list(choice.pools)
     else:
         told["path"].append(_ending(instance, rule, choice, leaf))
-    answered = {address for one, _ in possible for address in one.addresses()}
+    answered = {address for one, _ in possible for address in one.values()}
     policy = instance.when_all_down if down else None
     told["candidates"] = list(_candidates(view, rule, choice, policy, family, answered))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gtm import codec
-from gtm.config import Reading, read_files
+from gtm.config import EXPECT, Reading, read_files
 from gtm.errors import RefusedError
 from gtm.model import TYPES, Resources
 from gtm.ports import Problem
@@ -33,6 +33,14 @@ def whole(reading: Reading) -> None:
         raise RefusedError(review.problems)
 
 
+def settled(reading: Reading) -> Resources:
+    """What was read as a set that stands alone, filled in; RefusedError with all errors."""
+    review = validate.review(reading, validate.registered())
+    if review.resources is None:
+        raise RefusedError(review.problems)
+    return review.resources
+
+
 def plain(resources: Resources) -> dict[str, dict[str, Any]]:
     """Resources as plain data: kind -> name -> what users write; kinds without any left out."""
     return {
@@ -40,6 +48,12 @@ def plain(resources: Resources) -> dict[str, dict[str, Any]]:
         for kind in TYPES
         if (named := resources.kind(kind))
     }
+
+
+def expected(reading: Reading) -> dict[str, list[Any]]:
+    """The expectations beside resources as plain data, under their key; nothing without any."""
+    found = [codec.plain(one) for one in reading.expectations]
+    return {EXPECT: found} if found else {}
 
 
 def located(messages: Iterable[pb.Problem], reading: Reading) -> list[Problem]:

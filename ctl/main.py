@@ -30,6 +30,8 @@ COMMANDS = {
     "status": ("status", "members, leader, revisions, alarms, each resolver's lag"),
     "health": ("health", "verdicts with every region's vote and evidence"),
     "explain": ("explain", "why a client gets the answer that it gets"),
+    "simulate": ("simulate", "answers and load shares under a what-if, nothing touched"),
+    "test": ("expect", "evaluate and prove expectations on routing"),
     "version": ("version", "print the version"),
 }
 """Command -> (module under ctl.commands, what it does)."""

@@ -12,10 +12,11 @@ import contextlib
 import pickle
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from gtm.errors import GtmError
+from gtm.expect import Expectation
 from gtm.ports import Question, Review
 from gtm.view import View
 
@@ -37,9 +38,11 @@ class DirectPolicy:
     def __init__(self, geo: tuple[str, ...] = ()) -> None:
         self._rules = Rules(geo)
 
-    async def problems(self, resources: Mapping[str, Mapping[str, Any]]) -> Review:
+    async def problems(
+        self, resources: Mapping[str, Mapping[str, Any]], expectations: Sequence[Expectation] = ()
+    ) -> Review:
         """Read and check a whole set (kind -> name -> plain data in the form of the files)."""
-        return self._rules.problems(resources)
+        return self._rules.problems(resources, expectations)
 
     async def explain(self, view: View, question: Question) -> str:
         """The JSON text of `gtm explain -o json`; LookupError where nothing has that name."""
@@ -70,9 +73,11 @@ class ChildPolicy:
     def __reduce__(self) -> tuple[Any, ...]:
         return (ChildPolicy, (self._geo, self._deadline_s))
 
-    async def problems(self, resources: Mapping[str, Mapping[str, Any]]) -> Review:
+    async def problems(
+        self, resources: Mapping[str, Mapping[str, Any]], expectations: Sequence[Expectation] = ()
+    ) -> Review:
         """Read and check a whole set; TimeoutError past the deadline."""
-        return cast(Review, await self._call("problems", resources))
+        return cast(Review, await self._call("problems", resources, tuple(expectations)))
 
     async def explain(self, view: View, question: Question) -> str:
         """The JSON text of `gtm explain -o json`; LookupError, TimeoutError."""

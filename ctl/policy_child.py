@@ -14,10 +14,13 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from msgspec.structs import replace
+
 if TYPE_CHECKING:
+    from gtm.expect import Expectation
     from gtm.ports import Question, Review
     from gtm.view import View
     from resolver.geo_files import GeoFiles
@@ -38,11 +41,21 @@ class Rules:
         self._geo = geo
         self._files: GeoFiles | None = None
 
-    def problems(self, resources: Mapping[str, Mapping[str, Any]]) -> Review:
+    def problems(
+        self, resources: Mapping[str, Mapping[str, Any]], expectations: Sequence[Expectation] = ()
+    ) -> Review:
         """Read and check a whole set (kind -> name -> plain data in the form of the files)."""
         from .validate import review_plain
 
-        return review_plain(resources)
+        review = review_plain(resources)
+        if review.resources is None or not expectations:
+            return review
+        from .prove import problems, prove
+
+        found = tuple(problems(prove(review.resources, expectations, self._locator())))
+        if not found:
+            return review
+        return replace(review, resources=None, problems=(*found, *review.problems))
 
     def explain(self, view: View, question: Question) -> str:
         """The JSON text of `gtm explain -o json`; LookupError where nothing has that name."""

@@ -1,7 +1,7 @@
 """Expectations on routing, as users write them beside their resources: who must get which pool.
 
-Values only: whether they hold is decided by the policy (`gtm.ports.Policy`), before an apply changes
-anything and by `gtm test`.
+Values only: whether they hold is decided by the policy (`gtm.ports.Policy`), before an apply
+changes anything and by `gtm test`.
 """
 
 from __future__ import annotations

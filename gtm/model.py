@@ -44,6 +44,7 @@ NetworkText = Annotated[str, _form("network")]
 LineText = Annotated[str, _form("line")]
 """The canonical text of a line (`gtm.lines`)."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Answers = Annotated[int, Meta(ge=1, le=64)]
 Capacity = Annotated[int, Meta(ge=1)]
 Location = tuple[float, float]
 """Latitude and longitude in degrees."""
@@ -204,7 +205,10 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True):
     min_available: Annotated[
         Least | None, _doc("addresses over all its pools below which it is unavailable")
     ] = None
-    max_answers: Annotated[int, Meta(ge=1, le=64), _doc("addresses in one answer")] = 8
+    max_answers: Annotated[
+        Answers | UnsetType,
+        _doc("addresses in one answer; default: 8 of pools that are joined, else as its pool says"),
+    ] = UNSET
 
     def names(self) -> tuple[Label, ...]:
         """The names of its pools, in order."""

@@ -6,11 +6,12 @@ implements `Policy` from the probes' settings and the resolver's pure modules, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from gtm.expect import Expectation
 from gtm.model import Resources
 from gtm.view import View
 
@@ -63,8 +64,13 @@ class Policy(Protocol):
     Calls may run elsewhere (a child process with a deadline) and then raise TimeoutError.
     """
 
-    async def problems(self, resources: Mapping[str, Mapping[str, Any]]) -> Review:
-        """Read and check a whole set (kind -> name -> plain data in the form of the files)."""
+    async def problems(
+        self, resources: Mapping[str, Mapping[str, Any]], expectations: Sequence[Expectation] = ()
+    ) -> Review:
+        """Read and check a whole set (kind -> name -> plain data in the form of the files).
+
+        An expectation that the set does not meet is an error, with its counter-example.
+        """
 
     async def explain(self, view: View, question: Question) -> str:
         """The JSON text of `gtm explain -o json`.

@@ -22,7 +22,6 @@ KEYS: Mapping[type, frozenset[str]] = {
 
 WORDS: Mapping[tuple[type, str], frozenset[str]] = {
     (Check, "type"): frozenset({"tls", "dns", "grpc"}),
-    (Pool, "steering"): frozenset({"sequence", "nearest", "latency", "sticky"}),
 }
 """Words that a key would take, by (type, key)."""
 

@@ -12,14 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from gtm.availability import answers_cname
 from gtm.model import FAMILIES, Family
 from gtm.view import Changes, View
 
-from .place import Locator
+from .place import Geography, Locator
 from .plan import Node
-from .planner import Planner, Spec
-from .ranking import lines_of, ranked_rules, ranks_of
+from .planner import Picks, Planner, Spec
+from .ranking import lines_of, ranked_rules
 from .table import AnswerTable, Name, Serving, Slot, ZoneApex
+from .tables import Tables
 from .tiers import choose_tier, decide, pin_of, route_of, tier_of
 from .zones import Access, ZoneData, assemble, extend, read_zone
 
@@ -30,7 +32,6 @@ __all__ = [
     "decide",
     "lines_of",
     "ranked_rules",
-    "ranks_of",
     "spec_of",
     "tier_of",
 ]
@@ -43,8 +44,9 @@ so that what nobody uses any more goes."""
 class Made(Struct, frozen=True, kw_only=True):
     """What the next compilation takes over: the table's sources and its parts by their names.
 
-    `users` maps a pool to the plans that depend on it, `picks` a pool and TTL to the pool's own
-    plan, `added` counts the plans and slots added since everything was made.
+    `users` maps a pool to the plans that depend on it, `picks` a pool to its own picks, `tables`
+    are the tables of clients over one geography and one set of lines, `added` counts the plans and
+    slots added since everything was made.
     """
 
     view: View
@@ -53,7 +55,8 @@ class Made(Struct, frozen=True, kw_only=True):
     index: dict[Spec, int]
     specs: tuple[Spec, ...]
     users: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    picks: dict[str, dict[int, Node]] = field(default_factory=dict)
+    tables: Tables
+    picks: dict[str, Picks] = field(default_factory=dict)
     added: int = 0
 
 
@@ -73,12 +76,16 @@ def compile_table(
     made = previous.made if previous is not None else None
     if serving is None:
         serving = previous.serving if previous is not None else Serving()
+    geography = locator.geography
     if previous is None or made is None:
-        table = _whole(view, None)
+        table = _whole(view, geography, None)
     else:
         if changes is None:
             changes = difference(made.view, view)
-        table = _next(view, previous, made, changes)
+        if made.tables.geography is not geography or changes.lines or changes.regions:
+            table = _whole(view, geography, made)
+        else:
+            table = _next(view, previous, made, changes)
     heard_s = previous.heard_s if previous is not None else table.heard_s
     return replace(table, revision=view.revision, locator=locator, serving=serving, heard_s=heard_s)
 
@@ -97,6 +104,8 @@ def difference(old: View, new: View) -> Changes:
         head=old.head is not new.head,
         zones=names("zones"),
         records=names("records"),
+        lines=names("lines"),
+        regions=names("regions"),
         instances=names("instances"),
         pools=names("pools"),
         routes=names("routes"),
@@ -111,14 +120,15 @@ def spec_of(view: View, name: str, family: Family) -> Spec:
     return Spec(family, instance.ttl.ms // 1000, instance.when_all_down, rules, pins)
 
 
-def _whole(view: View, made: Made | None) -> AnswerTable:
+def _whole(view: View, geography: Geography, made: Made | None) -> AnswerTable:
     """Everything made anew, but for zones that `made` has read already."""
     zones = _read_zones(view, made)
+    tables = Tables(geography, view.lines)
     slot_of = {name: slot for slot, name in enumerate(sorted(view.instances))}
     index: dict[Spec, int] = {}
     slots = [_slot(view, name, index) for name in slot_of]
     specs = tuple(index)
-    planner = Planner(view.pools)
+    planner = Planner(view.pools, tables, view.regions)
     plans = [_plan(planner, spec) for spec in specs]
     apexes, names = assemble(list(zones.values()), _access(view, slot_of))
     fresh = Made(
@@ -128,9 +138,17 @@ def _whole(view: View, made: Made | None) -> AnswerTable:
         index=index,
         specs=specs,
         users=_users({}, enumerate(specs)),
+        tables=tables,
         picks=planner.kept,
     )
-    return AnswerTable(zones=apexes, names=names, slots=slots, plans=plans, made=fresh)
+    return AnswerTable(
+        zones=apexes,
+        names=names,
+        slots=slots,
+        plans=plans,
+        aliased=_aliased(view, enumerate(specs)),
+        made=fresh,
+    )
 
 
 def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> AnswerTable:
@@ -142,18 +160,22 @@ def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> An
     fresh = [(number, specs[number]) for number in range(len(made.specs), len(specs))]
     added = made.added + len(fresh) + len(slots) - len(previous.slots)
     if added > SPARE_PLANS + len(slot_of):
-        return _whole(view, made)
+        return _whole(view, made.tables.geography, made)
     picks = dict(made.picks)
     for name in changes.pools:
         picks.pop(name, None)
-    planner = Planner(view.pools, picks)
+    planner = Planner(view.pools, made.tables, view.regions, picks)
     plans = list(previous.plans)
-    for number in sorted({plan for name in changes.pools for plan in made.users.get(name, ())}):
+    touched = {plan for name in changes.pools for plan in made.users.get(name, ())}
+    for number in sorted(touched):
         try:
             plans[number] = _plan(planner, specs[number])
         except ValueError:
-            return _whole(view, made)  # it matters only where the plan is still in use
+            # it matters only where the plan is still in use
+            return _whole(view, made.tables.geography, made)
     plans += [_plan(planner, spec) for _, spec in fresh]
+    again = [(number, specs[number]) for number in touched]
+    aliased = (previous.aliased - touched) | _aliased(view, [*again, *fresh])
     zones = _read_zones(view, made) if changes.zones or changes.records else made.zones
     apexes, names = _named(view, previous, made, changes, zones, slot_of)
     after = Made(
@@ -163,10 +185,19 @@ def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> An
         index=index,
         specs=specs,
         users=_users(made.users, fresh) if fresh else made.users,
+        tables=made.tables,
         picks=planner.kept,
         added=added,
     )
-    return replace(previous, zones=apexes, names=names, slots=slots, plans=plans, made=after)
+    return replace(
+        previous,
+        zones=apexes,
+        names=names,
+        slots=slots,
+        plans=plans,
+        aliased=aliased,
+        made=after,
+    )
 
 
 def _listed(
@@ -246,6 +277,14 @@ def _plan(planner: Planner, spec: Spec) -> Node:
     except ValueError as error:
         rules = ", ".join(rule.name for rule in spec.rules)
         raise ValueError(f"rules {rules} ({spec.family}): {error}") from None
+
+
+def _aliased(view: View, specs: Iterable[tuple[int, Spec]]) -> frozenset[int]:
+    """The numbers of those of `specs` whose plans may answer a CNAME."""
+    named = {name for name, state in view.pools.items() if answers_cname(state)}
+    if not named:
+        return frozenset()
+    return frozenset(number for number, spec in specs if not named.isdisjoint(spec.pools()))
 
 
 def _users(

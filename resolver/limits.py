@@ -34,10 +34,10 @@ MAX_RRSET = 60_000
 MAX_LEAVES = 4096
 """Different record sets that one tier may answer."""
 JOINED_ANSWERS = 8
-"""Addresses in one answer of a tier whose pools are joined into one list."""
+"""Addresses in one answer of a tier whose pools are joined, where it does not say how many."""
 MAX_ANSWERS = 64
 """Addresses in one answer where everything is down and all are given."""
-MAX_SHAPES = 4096
-"""Sets of lines whose ranking is remembered."""
+MAX_LINES = 65_536
+"""Lines and networks whose text is remembered as read."""
 STALE_AFTER_S = 60.0
 """From this age of the last word from the store on, answers are marked stale."""

@@ -13,19 +13,22 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from fractions import Fraction
 from hashlib import blake2b
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from .place import Place
+from .message import name_text
+from .territory import ClientTable
 
 Node: TypeAlias = "Answers | Weighted | Hashed | Located"
 MASK = 2**64 - 1
 OWNER = b"\xc0\x0c"
 """A pointer to the question's name: the owner of every record that is ready in advance."""
-
-By = Literal["network", "asn", "subdivision", "country", "oversea", "continent"]
-"""What a `Located` node asks; `asn` also serves ISPs, `oversea` asks for a country but CN."""
+DROP = -1
+"""The `rcode` of a leaf that is no answer at all: the query is dropped."""
+CNAME = 5
+BUCKETS = 1 << 14
+"""Into so many buckets a `Hashed` node parts the networks of clients."""
 
 
 class Answers(Struct, frozen=True, gc=False):
@@ -51,8 +54,14 @@ class Answers(Struct, frozen=True, gc=False):
             position = end
         return tuple(found)
 
-    def addresses(self) -> tuple[str, ...]:
-        """The addresses as text, in order; empty where the records are of other types."""
+    def alias(self) -> bytes | None:
+        """The target of a CNAME, on the wire; None where the records are of another type."""
+        return self.wire[12:] if self.count == 1 and self.wire[2:4] == b"\0\x05" else None
+
+    def values(self) -> tuple[str, ...]:
+        """The addresses, or the target of a CNAME, as text, in order; empty for other types."""
+        if (target := self.alias()) is not None:
+            return (name_text(target),)
         return tuple(
             str(ipaddress.ip_address(data)) for rtype, data in self.rdata() if rtype in (1, 28)
         )
@@ -67,58 +76,53 @@ class Weighted(Struct, frozen=True, gc=False):
 
 
 class Hashed(Struct, frozen=True, gc=False):
-    """A consistent choice by the client's network: the branch whose key hashes highest with it.
+    """A consistent choice by the client's network, of `prefix_v4` or `prefix_v6` bits.
 
-    Rendezvous hashing: when a branch goes, only its clients move.
+    `buckets` has the number of a branch for each of the `BUCKETS` parts of all networks: as many
+    octets, or as many pairs of octets, the high one first, where there are more than 256 branches.
     """
 
     prefix_v4: int
     prefix_v6: int
-    keys: tuple[bytes, ...]
-    branches: tuple[Node, ...]
-
-
-class Spans(Struct, frozen=True, gc=False):
-    """The address space of a family in spans of equal branch; `starts` begins with 0."""
-
-    bits: int
-    starts: tuple[int, ...]
+    buckets: bytes
     branches: tuple[Node, ...]
 
     def find(self, packed: bytes) -> tuple[Node, int]:
-        """The branch of an address, and the depth at which that is decided.
+        """The branch of an address, and the prefix by which it was chosen."""
+        bits = 8 * len(packed)
+        prefix = self.prefix_v4 if bits == 32 else self.prefix_v6
+        bucket = bucket_of(packed, prefix)
+        if len(self.buckets) == BUCKETS:
+            return self.branches[self.buckets[bucket]], prefix
+        pair = self.buckets[2 * bucket : 2 * bucket + 2]
+        return self.branches[int.from_bytes(pair)], prefix
 
-        The depth is the length of the greatest block around the address that lies inside its span:
-        a longer one than the common prefixes with the addresses just outside, on both sides.
-        """
-        address = int.from_bytes(packed)
-        index = bisect_right(self.starts, address) - 1
-        depth = 0
-        if index:
-            depth = self.bits + 1 - (address ^ (self.starts[index] - 1)).bit_length()
-        if index + 1 < len(self.starts):
-            beyond = self.bits + 1 - (address ^ self.starts[index + 1]).bit_length()
-            depth = max(depth, beyond)
-        return self.branches[index], depth
+
+def bucket_of(packed: bytes, prefix: int) -> int:
+    """The bucket of the network of `prefix` bits around an address.
+
+    The leading bits of BLAKE2b (RFC 7693) with a digest of 8 octets over the network's address, all
+    octets of it, host bits zero.
+    """
+    bits = 8 * len(packed)
+    network = (int.from_bytes(packed) >> (bits - prefix) << (bits - prefix)).to_bytes(bits // 8)
+    return int.from_bytes(blake2b(network, digest_size=8).digest()) * BUCKETS >> 64
 
 
 class Located(Struct, frozen=True, gc=False):
-    """A choice by where the client is; `otherwise` where nothing says so.
+    """A choice by where the client is: the branch of its class in `table`."""
 
-    By network the branch is in `v4` or `v6`; else in `branches` by AS number, ISO code or, for
-    oversea, True. A client in several subdivisions takes the branch with the least `order`.
-    """
+    table: ClientTable
+    branches: tuple[Node, ...]
 
-    by: By
-    otherwise: Node
-    branches: dict[int | str, Node] = field(default_factory=dict)
-    order: dict[str, int] = field(default_factory=dict)
-    v4: Spans | None = None
-    v6: Spans | None = None
+    def find(self, packed: bytes) -> tuple[Node, int]:
+        """The branch of an address, and the depth at which that is decided."""
+        number, depth = self.table.find(packed)
+        return self.branches[number], depth
 
 
-def walk(plan: Node, place: Place, packed: bytes, draw: int) -> tuple[Answers, int, int]:
-    """(answers, TTL in seconds, scope) for a client at `place` and address `packed`.
+def walk(plan: Node, packed: bytes, draw: int) -> tuple[Answers, int, int]:
+    """(answers, TTL in seconds, scope) for a client at the address `packed`.
 
     `draw` is 64 bits; a node with n choices takes `(draw * n) >> 64` and passes on the rest. The
     scope is the longest leaf among the nodes visited, in the address's family (RFC 7871).
@@ -129,44 +133,11 @@ def walk(plan: Node, place: Place, packed: bytes, draw: int) -> tuple[Answers, i
             product = draw * node.total
             pick, draw = product >> 64, product & MASK
             node = node.branches[bisect_right(node.ends, pick) if node.ends else pick]
-        elif type(node) is Located:
-            node, leaf = _locate(node, place, packed)
-            scope = max(scope, leaf)
         else:
-            assert type(node) is Hashed
-            node, leaf = _hash(node, packed)
-            scope = max(scope, leaf)
+            assert type(node) is Located or type(node) is Hashed
+            node, depth = node.find(packed)
+            scope = max(scope, depth)
     return node, node.ttl, scope
-
-
-def _locate(node: Located, place: Place, packed: bytes) -> tuple[Node, int]:
-    by = node.by
-    if by == "network":
-        spans = node.v4 if len(packed) == 4 else node.v6
-        return spans.find(packed) if spans is not None else (node.otherwise, 0)
-    if by == "asn":
-        return node.branches.get(place.asn, node.otherwise), place.asn_leaf
-    country = place.country
-    if not country:  # matches no geographic line at all
-        return node.otherwise, place.country_leaf
-    if by == "country":
-        return node.branches.get(country, node.otherwise), place.country_leaf
-    if by == "continent":
-        return node.branches.get(place.continent, node.otherwise), place.country_leaf
-    if by == "oversea":
-        return node.branches[True] if country != "CN" else node.otherwise, place.country_leaf
-    codes = [code for code in place.subdivisions if code in node.order]
-    if not codes:
-        return node.otherwise, place.country_leaf
-    return node.branches[min(codes, key=node.order.__getitem__)], place.country_leaf
-
-
-def _hash(node: Hashed, packed: bytes) -> tuple[Node, int]:
-    bits = 8 * len(packed)
-    prefix = node.prefix_v4 if bits == 32 else node.prefix_v6
-    network = (int.from_bytes(packed) >> (bits - prefix) << (bits - prefix)).to_bytes(bits // 8)
-    scores = [blake2b(network, digest_size=8, key=key).digest() for key in node.keys]
-    return node.branches[scores.index(max(scores))], prefix
 
 
 def leaves(plan: Node) -> Iterator[Answers]:
@@ -180,25 +151,20 @@ def leaves(plan: Node) -> Iterator[Answers]:
         seen.add(id(node))
         if isinstance(node, Answers):
             yield node
-        elif isinstance(node, Located):
-            waiting += [node.otherwise, *node.branches.values()]
-            for spans in (node.v4, node.v6):
-                waiting += spans.branches if spans is not None else ()
         else:
             waiting += node.branches
 
 
-def chances(plan: Node, place: Place, packed: bytes) -> list[tuple[Answers, Fraction]]:
+def chances(plan: Node, packed: bytes) -> list[tuple[Answers, Fraction]]:
     """What one client may be answered, with the exact chance of each, in order of the draw."""
     node, found = plan, []
     while isinstance(node, Located | Hashed):
-        step = _locate(node, place, packed) if isinstance(node, Located) else _hash(node, packed)
-        node = step[0]
+        node, _ = node.find(packed)
     if isinstance(node, Answers):
         return [(node, Fraction(1))]
     start = 0
     for end, branch in zip(node.ends or range(1, node.total + 1), node.branches, strict=True):
         share = Fraction(end - start, node.total)
-        found += [(leaf, share * part) for leaf, part in chances(branch, place, packed)]
+        found += [(leaf, share * part) for leaf, part in chances(branch, packed)]
         start = end
     return found

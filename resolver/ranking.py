@@ -1,24 +1,26 @@
 """Which rules of an instance match a client, the narrowest line first. Pure.
 
-The compiler builds its branches from `ranks_of`, `gtm explain` asks `ranked_rules`: both read the
-same tables, so what is shown is what is served. Precedence: networks, ISP and AS number,
-subdivision, country, oversea, continent, default; inside the first class the longer network goes
-first, other ties go by order of the rules (docs/configuration.md, lines).
+The planner makes its tables of clients from `ranked`, and `gtm explain` asks the same function:
+what is shown is what is served. Precedence: networks and lines of one's own, ISP and AS number,
+subdivision, country, oversea, continent, default; inside the first class the longer matched network
+goes first, other ties go by order of the rules (docs/configuration.md, lines).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from gtm.lines import Line, parse_line
-from gtm.model import Rule
+from gtm.lines import RANK, Line
+from gtm.model import ClientLine, Rule
 
-from .limits import MAX_SHAPES
+from .clients import Client, networks_of, parsed
 from .place import Place
+from .territory import Around, Network
+
+__all__ = ["Match", "Network", "around", "lines_of", "ranked", "ranked_rules"]
 
 
 class Match(Struct, frozen=True):
@@ -28,95 +30,38 @@ class Match(Struct, frozen=True):
     line: Line
 
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class Ranks(Struct, frozen=True):
-    """The lines of all rules by class; within a class each rule stands once, in order of rules.
-
-    Treat the mappings as read-only: they are shared between instances.
-    """
-
-    networks: tuple[tuple[Network, Match], ...]
-    asn: dict[int, tuple[Match, ...]]
-    subdivision: dict[str, tuple[Match, ...]]
-    country: dict[str, tuple[Match, ...]]
-    oversea: tuple[Match, ...]
-    continent: dict[str, tuple[Match, ...]]
-    default: tuple[Match, ...]
-
-
 def lines_of(rules: Sequence[Rule]) -> tuple[Match, ...]:
     """Every line of every rule, in the order written."""
     return tuple(
-        Match(number, parse_line(text)) for number, rule in enumerate(rules) for text in rule.lines
+        Match(number, parsed(text)) for number, rule in enumerate(rules) for text in rule.lines
     )
 
 
-def ranks_of(rules: Sequence[Rule]) -> Ranks:
-    """The lines of `rules` by class; ValueError for a line that is none."""
-    return _ranks(tuple(rule.lines for rule in rules))
-
-
-@lru_cache(MAX_SHAPES)
-def _ranks(shape: tuple[tuple[str, ...], ...]) -> Ranks:
-    networks: list[tuple[Network, Match]] = []
-    tables: dict[str, dict[int | str, dict[int, Match]]] = {}
-    for number, lines in enumerate(shape):
-        for line in map(parse_line, lines):
-            match = Match(number, line)
-            if line.kind == "network":
-                networks.append((line.network, match))
-                continue
-            kind = "asn" if line.kind == "isp" else line.kind
-            keys: Iterable[int | str] = line.asns if kind == "asn" else (line.value,)
-            for key in keys:
-                tables.setdefault(kind, {}).setdefault(key, {}).setdefault(number, match)
-    frozen = {
-        kind: {key: tuple(matches.values()) for key, matches in table.items()}
-        for kind, table in tables.items()
-    }
-    return Ranks(
-        networks=tuple(networks),
-        asn={int(key): matches for key, matches in frozen.get("asn", {}).items()},
-        subdivision=_texts(frozen.get("subdivision", {})),
-        country=_texts(frozen.get("country", {})),
-        oversea=frozen.get("oversea", {}).get("", ()),
-        continent=_texts(frozen.get("continent", {})),
-        default=frozen.get("default", {}).get("", ()),
-    )
-
-
-def _texts(table: dict[int | str, tuple[Match, ...]]) -> dict[str, tuple[Match, ...]]:
-    return {str(key): matches for key, matches in table.items()}
-
-
-def ranked(ranks: Ranks, place: Place, packed: bytes) -> tuple[Match, ...]:
-    """The rules that match a client, each once, the narrowest first."""
-    address = ipaddress.ip_address(packed)
-    found = sorted(
-        ((network, match) for network, match in ranks.networks if address in network),
-        key=lambda pair: (-pair[0].prefixlen, pair[1].rule),
-    )
-    matches = [match for _, match in found]
-    matches += ranks.asn.get(place.asn, ())
-    if place.country:
-        inside = {match for code in place.subdivisions for match in ranks.subdivision.get(code, ())}
-        matches += sorted(inside, key=lambda match: match.rule)
-        matches += ranks.country.get(place.country, ())
-        matches += ranks.oversea if place.country != "CN" else ()
-        matches += ranks.continent.get(place.continent, ())
-    matches += ranks.default
-    first: dict[int, Match] = {}
+def ranked(matches: Sequence[Match], client: Client) -> tuple[Match, ...]:
+    """Those of `matches` that a client is on, the narrowest first, each rule once."""
+    found: list[tuple[int, int, int, Match]] = []
     for match in matches:
+        length = client.length(str(match.line))
+        if length is not None:
+            found.append((RANK[match.line.kind], -length, match.rule, match))
+    found.sort(key=lambda one: one[:3])
+    first: dict[int, Match] = {}
+    for *_, match in found:
         first.setdefault(match.rule, match)
     return tuple(first.values())
 
 
+def around(networks: Sequence[Network], packed: bytes) -> Around:
+    """Those of `networks` that hold an address, the longest first."""
+    address = ipaddress.ip_address(packed)
+    inside = [network for network in networks if address in network]
+    return tuple(sorted(inside, key=lambda network: -network.prefixlen))
+
+
 def ranked_rules(
-    rules: Sequence[Rule], place: Place, packed: bytes
-) -> tuple[tuple[Rule, Line], ...]:
-    """The rules that match a client and the line through which, the client's own rule first."""
-    return tuple(
-        (rules[match.rule], match.line) for match in ranked(ranks_of(rules), place, packed)
-    )
+    rules: Sequence[Rule], lines: Mapping[str, ClientLine], place: Place, packed: bytes
+) -> tuple[Match, ...]:
+    """The rules that match the client at `place` and `packed`, its own first."""
+    texts = [text for rule in rules for text in rule.lines]
+    client = Client(place, around(networks_of(texts, lines), packed), lines)
+    return ranked(lines_of(rules), client)

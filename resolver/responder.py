@@ -61,8 +61,7 @@ from .message import (
     reply,
     wire_name,
 )
-from .place import NOWHERE
-from .plan import OWNER, Answers, Located, walk
+from .plan import DROP, OWNER, Answers, walk
 from .table import AnswerTable, Cut, Name
 
 Transport = Literal["udp", "tcp"]
@@ -109,6 +108,8 @@ def respond(
     if query is None:
         return None
     found = _find(table, query, client, draw)
+    if found.rcode == DROP:
+        return None
     opt = _opt(table, query, found, transport, now) if query.edns is not None else b""
     message = reply(query, found.rcode, found.flags, found.sections, found.counts, opt)
     if len(message) <= PLAIN_UDP or len(message) <= _limit(table, query, transport):
@@ -172,24 +173,27 @@ def _chaos(table: AnswerTable, query: Query) -> Found:
 class Trail(Struct, frozen=True):
     """How far a search came: `name` is looked at now and stands at `position` of the reply.
 
-    `aliases` are the CNAME and DNAME records that led there, `links` their number.
+    `aliases` are the CNAME and DNAME records that led there, `links` their number; `scope` is how
+    much of the client's address decided on them.
     """
 
     name: bytes
     position: int = 12
     aliases: bytes = b""
     links: int = 0
+    scope: int = 0
 
     def owner(self, suffix: bytes) -> bytes:
         """The owner for `suffix`, with which the name ends."""
         return owner_at(self.position + len(self.name) - len(suffix), suffix)
 
-    def follow(self, query: Query, target: bytes, ttl: int) -> Trail:
+    def follow(self, query: Query, target: bytes, ttl: int, scope: int = 0) -> Trail:
         """The trail behind a CNAME from the name to `target`."""
         owner = self.owner(self.name)
         position = 12 + len(query.question) + len(self.aliases) + len(owner) + 10
         aliases = self.aliases + record(owner, CNAME, ttl, target)
-        return Trail(target.lower(), position, aliases, self.links + 1)
+        scope = max(scope, self.scope)
+        return Trail(target.lower(), position, aliases, self.links + 1, scope)
 
 
 def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found:
@@ -202,9 +206,15 @@ def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found
             return _aliases(trail) if trail.links else Found(REFUSED, extended=_FOREIGN)
         if name is not None and (name.cut is None or qtype == DS):
             alias = name.rrsets.get(CNAME)
-            if alias is None or qtype in _BESIDE_ALIAS:
+            if alias is not None and qtype not in _BESIDE_ALIAS:
+                trail = trail.follow(query, alias.rdata()[0][1], alias.ttl)
+            elif (steered := _alias(table, name, query, client, draw)) is not None:
+                leaf, scope, target = steered
+                if qtype in (CNAME, ANY):
+                    return _positive(leaf, trail, scope)
+                trail = trail.follow(query, target, leaf.ttl, scope)
+            else:
                 return _existing(table, name, trail, query, client, draw)
-            trail = trail.follow(query, alias.rdata()[0][1], alias.ttl)
         else:
             name = table.names[encloser] if name is None else name
             if name.cut is not None:
@@ -229,7 +239,19 @@ def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found
 
 def _aliases(trail: Trail, rcode: int = NOERROR) -> Found:
     """The aliases alone: they lead out of our zones, in a circle, or on for too long."""
-    return Found(rcode, AUTHORITATIVE, trail.aliases, (trail.links, 0, 0), from_table=True)
+    counts = (trail.links, 0, 0)
+    return Found(rcode, AUTHORITATIVE, trail.aliases, counts, trail.scope, from_table=True)
+
+
+def _alias(
+    table: AnswerTable, name: Name, query: Query, client: bytes, draw: int
+) -> tuple[Answers, int, bytes] | None:
+    """(CNAME, scope, target) where an instance answers this client with a CNAME; for all types."""
+    if name.slot < 0 or name.absent or table.slots[name.slot].a not in table.aliased:
+        return None
+    leaf, scope = _steered(table, name, query, client, draw)
+    target = leaf.alias()
+    return None if target is None else (leaf, scope, target)
 
 
 def _existing(
@@ -241,6 +263,7 @@ def _existing(
     if name.slot >= 0 and query.qtype in (A, AAAA):
         leaf, scope = _steered(table, name, query, client, draw)
         if leaf.rcode:
+            scope = max(scope, trail.scope)
             return Found(leaf.rcode, scope=scope, extended=leaf.extended, from_table=True)
         if not leaf.count:
             return _negative(table, name.zone, trail, NOERROR, leaf.ttl, leaf.extended, scope)
@@ -262,7 +285,7 @@ def _steered(
 ) -> tuple[Answers, int]:
     """The walk of an instance's plan for this client."""
     slot = table.slots[name.slot]
-    plan = table.plans[slot.a if query.qtype == A else slot.aaaa]
+    plan = table.plans[slot.aaaa if query.qtype == AAAA else slot.a]
     if isinstance(plan, Answers):
         return plan, 0
     subnet: Subnet | None = query.edns.subnet if query.edns is not None else None
@@ -270,15 +293,14 @@ def _steered(
         client = subnet.packed
     elif client[:12] == _MAPPED:
         client = client[12:]
-    place = table.locator.find(client) if isinstance(plan, Located) else NOWHERE
-    leaf, _, scope = walk(plan, place, client, draw)
+    leaf, _, scope = walk(plan, client, draw)
     return leaf, scope
 
 
 def _positive(leaf: Answers, trail: Trail, scope: int = 0) -> Found:
     """The records of a leaf, behind the aliases that led to it."""
     wire = leaf.wire if not trail.links else _owned(leaf, trail.owner(trail.name))
-    counts = (trail.links + leaf.count, 0, 0)
+    counts, scope = (trail.links + leaf.count, 0, 0), max(scope, trail.scope)
     return Found(NOERROR, AUTHORITATIVE, trail.aliases + wire, counts, scope, leaf.extended, True)
 
 
@@ -298,7 +320,8 @@ def _negative(
     apex = table.zones[zone]
     ttl = apex.ttl if ttl is None else min(apex.ttl, ttl)
     sections = trail.aliases + record(trail.owner(apex.name), SOA, ttl, apex.soa)
-    return Found(rcode, AUTHORITATIVE, sections, (trail.links, 1, 0), scope, extended, True)
+    counts, scope = (trail.links, 1, 0), max(scope, trail.scope)
+    return Found(rcode, AUTHORITATIVE, sections, counts, scope, extended, True)
 
 
 def _referral(query: Query, trail: Trail, cut: Cut) -> Found:
@@ -319,7 +342,7 @@ def _referral(query: Query, trail: Trail, cut: Cut) -> Found:
         sections += owner_at(places[target], target) + rest
     flags = AUTHORITATIVE if trail.links else 0
     counts = (trail.links, len(cut.servers), len(cut.glue))
-    return Found(NOERROR, flags, trail.aliases + sections, counts, from_table=True)
+    return Found(NOERROR, flags, trail.aliases + sections, counts, trail.scope, from_table=True)
 
 
 def _below(name: bytes, suffix: bytes) -> bool:

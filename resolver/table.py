@@ -95,6 +95,7 @@ class AnswerTable(Struct, frozen=True, kw_only=True):
 
     `heard_s` is when, on the monotonic clock in seconds, the table was last known up to date;
     minus infinity means never. A table that is not `ready` answers SERVFAIL to everything.
+    `aliased` are the numbers of the plans that may answer a CNAME.
     """
 
     revision: int = 0
@@ -106,6 +107,7 @@ class AnswerTable(Struct, frozen=True, kw_only=True):
     names: dict[bytes, Name] = field(default_factory=dict)
     slots: Sequence[Slot] = ()
     plans: Sequence[Node] = ()
+    aliased: frozenset[int] = frozenset()
     made: Made | None = None
 
     def find(self, qname: bytes) -> tuple[Name | None, bytes]:

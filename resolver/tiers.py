@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gtm.availability import tier_available
+from gtm.availability import judged_once, serves, tier_available
 from gtm.model import Family, Rule, Tier
 from gtm.state import PoolState, Route
 from gtm.view import View
@@ -32,15 +32,19 @@ class TierChoice(Struct, frozen=True):
 
 
 class Pin(Struct, frozen=True):
-    """What a published route says: the tier in force, and whether it is pinned there."""
+    """What a published route says: the tier in force, whether it is pinned there, and its pool.
+
+    `pool_in_force` is what a sequence of pools that is not pre-emptive stays with.
+    """
 
     tier: int
     pinned: bool
+    pool_in_force: str = ""
 
 
 def pin_of(route: Route | None) -> Pin | None:
     """The part of a route that decides answers."""
-    return None if route is None else Pin(route.tier, bool(route.pinned_by))
+    return None if route is None else Pin(route.tier, bool(route.pinned_by), route.pool_in_force)
 
 
 def route_of(view: View, instance: str, rule: str, family: Family) -> Route | None:
@@ -52,23 +56,24 @@ def route_of(view: View, instance: str, rule: str, family: Family) -> Route | No
 def choose_tier(
     rule: Rule, family: Family, pools: Mapping[str, PoolState], pin: Pin | None = None
 ) -> TierChoice:
-    """The tier of `rule` that serves `family`.
+    """The tier of `rule` that serves `family`; a rule that may answer a CNAME is judged for all.
 
     A pinned tier serves or nothing does. A route without a pin goes first while its tier is
     available; a route to a tier that the rule does not have is of an older rule and is passed over.
     """
     tiers = rule.tiers
     pin = pin_in_force(rule, pin)
+    of: Family | None = None if judged_once(rule, pools) else family
     if pin is not None:
-        found = tier_available(tiers[pin.tier - 1], pools, family)
+        found = tier_available(tiers[pin.tier - 1], pools, of)
         if found:
             return TierChoice(pin.tier, found, "pinned" if pin.pinned else "kept")
         if pin.pinned:
-            return TierChoice(0, (), _nothing(tiers[pin.tier - 1 : pin.tier], family, pools))
+            return TierChoice(0, (), _nothing(tiers[pin.tier - 1 : pin.tier], of, pools))
     for number, tier in enumerate(tiers, 1):
-        if found := tier_available(tier, pools, family):
+        if found := tier_available(tier, pools, of):
             return TierChoice(number, found, "available")
-    return TierChoice(0, (), _nothing(tiers, family, pools))
+    return TierChoice(0, (), _nothing(tiers, of, pools))
 
 
 def pin_in_force(rule: Rule, pin: Pin | None) -> Pin | None:
@@ -86,13 +91,13 @@ def tier_of(view: View, instance: str, rule: Rule, family: Family) -> TierChoice
 
 
 def _nothing(
-    tiers: Sequence[Tier], family: Family, pools: Mapping[str, PoolState]
+    tiers: Sequence[Tier], family: Family | None, pools: Mapping[str, PoolState]
 ) -> Literal["exhausted", "no_family", "not_ready"]:
     """Why none of `tiers`, of which none is available, serves."""
     states = [pools.get(name) for tier in tiers for name in tier.names()]
     if None in states:
         return "not_ready"
-    if any(state is not None and state.type == family for state in states):
+    if any(serves(state, family) for state in states):
         return "exhausted"
     return "no_family"
 

@@ -81,7 +81,7 @@ def _validate(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace, reading: Reading) -> pb.ApplyRequest:
     return pb.ApplyRequest(
-        resources=json.dumps(files.plain(reading.sound)),
+        resources=json.dumps(files.plain(reading.sound) | files.expected(reading)),
         prune=args.prune,
         atomic=args.atomic,
         allow_mass_change=args.allow_mass_change,

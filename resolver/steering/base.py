@@ -1,32 +1,67 @@
-"""What a steering policy is: a compiler from the members of a pool to a plan, and then gone.
+"""What a steering policy is: a compiler from options to a plan, and then gone.
 
-A policy's module has `Settings` (frozen, with the defaults), `compile`, and `join` where several
-pools of a tier that all use it form one list. It never sees health, TTL or the wire: it is handed
-the members that may be answered and `leaf`, which makes a record set of some of them. Pure.
+Options are the members of a pool, or the pools of a tier, that may be answered now. A policy's
+module has `Settings` (frozen, with the defaults) and `compile`. It never sees health, TTL or the
+wire: it is handed the options, of which there is at least one, and a `Ground` that makes the answer
+of some of them. Pure.
 
-Laws (tests/variants): never answers a member that it was not handed; same input, same plan; every
-draw lands; long-run shares are exact.
+Laws (tests/variants): never answers an option that it was not handed; same input, same plan; every
+draw and every client lands; shares are exact where they are promised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
-from gtm.model import Steering
-from gtm.state import Member, PoolState
+from gtm import options as texts
+from gtm.model import Location, Region, Steering
 from gtm.variants import variants
 
+from ..clients import Client
 from ..limits import MAX_LEAVES
-from ..plan import Answers, Node
+from ..plan import Node, Weighted
 
 PACKAGE = "resolver.steering"
-Leaf = Callable[[Sequence[str]], Answers]
-"""Makes the leaf of some addresses, in the order given."""
+
+
+class Option(Struct, frozen=True):
+    """What a policy chooses among: a member of a pool, or a pool of a tier.
+
+    `points` are where it is, `rtt_us` its round trip in microseconds as seen from regions.
+    """
+
+    key: str
+    weight: int = 1
+    lines: tuple[str, ...] = ()
+    points: tuple[Location, ...] = ()
+    rtt_us: Mapping[str, int] = field(default_factory=dict)
+
+
+class Ground(Protocol):
+    """What a policy is handed beside the options."""
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """The declared regions."""
+
+    @property
+    def in_force(self) -> str:
+        """The key of the option that a choice with memory stays with; "" where there is none."""
+
+    def pick(self, indexes: Sequence[int]) -> Node:
+        """The answer of these options, in this order."""
+
+    def located(
+        self, key: Hashable, lines: Collection[str], choose: Callable[[Client], tuple[int, ...]]
+    ) -> Node:
+        """The answer of the options that `choose` gives a client, each as often first as any other.
+
+        `lines` are all that `choose` asks about, and `key` names it among all others.
+        """
 
 
 class Policy(Protocol):
@@ -35,13 +70,13 @@ class Policy(Protocol):
     Settings: type[Struct]
 
     def compile(
-        self, settings: Any, members: Sequence[Member], max_answers: int, leaf: Leaf
+        self, settings: Any, options: Sequence[Option], max_answers: int, ground: Ground
     ) -> Node:
-        """The plan that picks among `members`, of which there is at least one."""
+        """The plan that picks among `options`."""
 
 
 def policy_of(steering: Steering) -> tuple[Policy, Struct]:
-    """The policy that a pool names and its settings; ValueError where there is none such."""
+    """The policy that a pool or tier names and its settings; ValueError where there is none."""
     return _policy(steering.type, steering.options)
 
 
@@ -50,24 +85,24 @@ def _policy(name: str, options: str) -> tuple[Policy, Struct]:
     module = variants(PACKAGE).get(name)
     if module is None:
         raise ValueError(f"no steering policy {name!r}")
-    return cast(Policy, module), msgspec.json.decode(options, type=module.Settings)
+    return cast(Policy, module), texts.settings(options, module.Settings)
 
 
-def in_play(pool: PoolState) -> tuple[Member, ...]:
-    """The members that are answered now; those of weight 0 only when there is no other."""
-    answered = tuple(member for member in pool.members if member.answered)
-    return tuple(member for member in answered if member.weight > 0) or answered
+def rotations(
+    indexes: Sequence[int], max_answers: int, pick: Callable[[Sequence[int]], Node]
+) -> Node:
+    """Every rotation of `indexes`, cut to `max_answers`; each index leads one of them."""
+    count = len(indexes)
+    refuse_too_many(count)
+    window = min(max_answers, count)
+    twice = [*indexes, *indexes]
+    branches = tuple(pick(twice[start : start + window]) for start in range(count))
+    return branches[0] if count == 1 else Weighted(count, branches)
 
 
-def compile_pool(pool: PoolState, leaf: Leaf) -> Node:
-    """The plan of one pool's own pick among its members in play, of which there is at least one."""
-    policy, settings = policy_of(pool.steering)
-    return policy.compile(settings, in_play(pool), pool.max_answers, leaf)
-
-
-def most_leaves(members: int) -> int:
-    """How many different leaves a pool of that many members can have at most, by any policy."""
-    return max(1, members)
+def most_leaves(options: int) -> int:
+    """How many different answers a policy can have at most, of so many options."""
+    return max(1, options)
 
 
 def refuse_too_many(leaves: int) -> None:

@@ -1,6 +1,7 @@
-"""round_robin: all addresses, each as often in front as any other.
+"""round_robin: all addresses, each as often in front as any other; of a tier all of its pools.
 
-The plan is one rotation for each address, drawn evenly; `max_answers` takes a window of it.
+The plan is one rotation for each address, drawn evenly; `max_answers` takes a window of it. Pools
+of a tier that are all round_robin are one list; others follow each other in the order written.
 """
 
 from __future__ import annotations
@@ -9,32 +10,16 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from gtm.state import Member
-
-from ..plan import Node, Weighted
-from .base import Leaf, refuse_too_many
+from ..plan import Node
+from .base import Ground, Option, rotations
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """round_robin has no settings."""
 
 
-def compile(settings: Settings, members: Sequence[Member], max_answers: int, leaf: Leaf) -> Node:
-    """The rotations of the members."""
-    return rotations([member.value for member in members], max_answers, leaf)
-
-
-def join(pools: Sequence[Sequence[Member]], max_answers: int, leaf: Leaf) -> Node:
-    """Pools of a tier as one list, in order, each address once, with one rotation."""
-    values = dict.fromkeys(member.value for members in pools for member in members)
-    return rotations(list(values), max_answers, leaf)
-
-
-def rotations(values: Sequence[str], max_answers: int, leaf: Leaf) -> Node:
-    """Every rotation of `values`, cut to `max_answers`; each value leads one of them."""
-    count = len(values)
-    refuse_too_many(count)
-    window = min(max_answers, count)
-    twice = [*values, *values]
-    branches = tuple(leaf(twice[start : start + window]) for start in range(count))
-    return branches[0] if count == 1 else Weighted(count, branches)
+def compile(
+    settings: Settings, options: Sequence[Option], max_answers: int, ground: Ground
+) -> Node:
+    """The rotations of the options."""
+    return rotations(range(len(options)), max_answers, ground.pick)

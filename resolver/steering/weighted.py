@@ -1,4 +1,4 @@
-"""weighted: some addresses drawn by weight, without repetition.
+"""weighted: some addresses drawn by weight, without repetition; of a tier one pool, or several.
 
 Systematic sampling (Madow 1949) in integers: an address of weight w among a sum S is in a share of
 exactly min(1, k*w/S) of the answers of k addresses, and few different sets exist (at most one for
@@ -14,10 +14,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gtm.state import Member
-
 from ..plan import Node, Weighted
-from .base import Leaf, refuse_too_many
+from .base import Ground, Option, refuse_too_many
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,15 +24,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answers: Annotated[int, Meta(ge=1, le=64, description="addresses in one answer")] = 1
 
 
-def compile(settings: Settings, members: Sequence[Member], max_answers: int, leaf: Leaf) -> Node:
-    """The draws of `answers` members (never more than `max_answers`) by weight."""
-    values = [member.value for member in members]
-    weights = [member.weight for member in members]
-    if not any(weights):  # only members of weight 0 are left: all alike
+def compile(
+    settings: Settings, options: Sequence[Option], max_answers: int, ground: Ground
+) -> Node:
+    """The draws of `answers` options (never more than `max_answers`) by weight."""
+    weights = [option.weight for option in options]
+    if not any(weights):  # only options of weight 0 are left: all alike
         weights = [1] * len(weights)
-    sets = samples(weights, min(settings.answers, max_answers, len(values)))
+    sets = samples(weights, min(settings.answers, max_answers, len(options)))
     refuse_too_many(len(sets))
-    branches = tuple(leaf([values[index] for index in picked]) for picked, _ in sets)
+    branches = tuple(ground.pick(picked) for picked, _ in sets)
     if len(branches) == 1:
         return branches[0]
     ends, total = [], 0
