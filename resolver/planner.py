@@ -71,11 +71,16 @@ class Planner:
         """The plan of a spec; ValueError where a tier would have too many different answers."""
         matches = lines_of(spec.rules)
         texts = [text for rule in spec.rules for text in rule.lines]
-        table, outcomes = self.tables.table(
-            ("rules", tuple(rule.lines for rule in spec.rules)),
-            texts,
-            lambda client: tuple(match.rule for match in ranked(matches, client)),
-        )
+        stops = [rule.on_exhausted == "stop" for rule in spec.rules]
+
+        def of(client: Client) -> tuple[int, ...]:
+            """The rules that may decide: none behind one that does not widen."""
+            numbers = [match.rule for match in ranked(matches, client)]
+            end = next((at for at, number in enumerate(numbers, 1) if stops[number]), None)
+            return tuple(numbers[:end])
+
+        shape = ("rules", tuple((rule.lines, rule.on_exhausted) for rule in spec.rules))
+        table, outcomes = self.tables.table(shape, texts, of)
         choices = [
             choose_tier(rule, spec.family, self.pools, pin)
             for rule, pin in zip(spec.rules, spec.pins, strict=True)

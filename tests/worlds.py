@@ -6,13 +6,13 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
 from gtm import codec
-from gtm.model import Instance, Record
+from gtm.model import ClientLine, Instance, Record, Region
 from gtm.state import PoolState, Routes, StoredZone
 from gtm.view import View
-from resolver.place import NOWHERE, Geography, Place, partition
+from resolver.place import NOBODY, NOWHERE, Geography, Place, partition
+from resolver.planner import Planner
+from resolver.tables import Tables
 
 LOCAL = b"\x7f\x00\x00\x01"
 
@@ -95,10 +95,7 @@ def prefix_of(octets: bytes, size: int) -> str:
 def geography(places: Mapping[str, Place]) -> Geography:
     """The geography of a table of prefixes; the longest speaks, and where there is none nobody."""
     blocks = sorted(
-        (
-            (ipaddress.ip_network(text), replace(one, country_leaf=0, asn_leaf=0))
-            for text, one in places.items()
-        ),
+        ((ipaddress.ip_network(text, strict=False), one) for text, one in places.items()),
         key=lambda row: row[0].prefixlen,
     )
     listed = list(dict.fromkeys((NOWHERE, *(place for _, place in blocks))))
@@ -117,6 +114,16 @@ def geography(places: Mapping[str, Place]) -> Geography:
         ]
         families.append(partition(bits, starts, found))
     return Geography(tuple(listed), *families)
+
+
+def planner(
+    pools: Mapping[str, PoolState],
+    found: Geography = NOBODY,
+    lines: Mapping[str, ClientLine] | None = None,
+    regions: Mapping[str, Region] | None = None,
+) -> Planner:
+    """A planner for these pools, in a world where clients are where `found` says."""
+    return Planner(pools, Tables(found, lines or {}), regions)
 
 
 def world(**parts: Any) -> View:

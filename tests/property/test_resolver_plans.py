@@ -13,14 +13,14 @@ from msgspec.structs import replace
 from gtm.model import FAMILIES, Family, Instance, Rule
 from gtm.view import Changes, View
 from resolver.compiler import compile_table, difference, spec_of
-from resolver.edns import NOT_READY, extended_text
+from resolver.edns import NOT_READY, extended_error
+from resolver.message import SERVFAIL
 from resolver.place import Geography, Place, Unplaced
 from resolver.plan import Answers, chances, leaves, walk
-from resolver.planner import Planner
-from resolver.ranking import ranked, ranks_of
+from resolver.ranking import ranked_rules
 from resolver.table import AnswerTable
 from resolver.tiers import decide, tier_of
-from tests.worlds import geography, instance, pool, records, routes, world, zone
+from tests.worlds import geography, instance, planner, pool, records, routes, world, zone
 
 # Networks and addresses of a small space, so that they meet: five bits behind a fixed octet.
 HEADS = {4: (b"\x0a", 4), 6: (b"\x20", 16)}
@@ -93,24 +93,23 @@ families = st.sampled_from(FAMILIES)
 def expected(view: View, name: str, family: Family, place: Place, packed: bytes) -> list[Answers]:
     """What a client may be answered, found rule by rule without any plan."""
     shop = view.instances[name]
-    matched = [match.rule for match in ranked(ranks_of(shop.rules), place, packed)]
+    matched = [match.rule for match in ranked_rules(shop.rules, {}, place, packed)]
 
     def choice_of(number: int) -> Any:
         return tier_of(view, name, shop.rules[number], family)
 
     decision = decide(shop.rules, matched, choice_of)
-    choice, planner, ttl = decision.choice, Planner(view.pools), shop.ttl.ms // 1000
+    choice, makes, ttl = decision.choice, planner(view.pools), shop.ttl.ms // 1000
     if choice is None or choice.why == "no_family":
         return [Answers(ttl)]
     if choice.why == "not_ready":
-        found = leaves(planner.plan(spec_of(view, name, family)))
-        return [leaf for leaf in found if (extended_text(leaf.extended) or (0,))[0] == NOT_READY]
+        extended = extended_error(NOT_READY, "a pool was not published yet")
+        return [Answers(ttl, rcode=SERVFAIL, extended=extended)]
     if choice.why == "exhausted":
         own = shop.rules[decision.own]
-        node = planner.all_down(own, shop.when_all_down, family, ttl)
+        node = makes.all_down(own, shop.when_all_down, family, ttl)
     else:
-        tier = shop.rules[decision.rule].tiers[choice.tier - 1]
-        node = planner.tier(tier.names(), choice.pools, family, ttl)
+        node = makes.tier(shop.rules[decision.rule], choice, None, family, ttl)
     return list(leaves(node))
 
 
@@ -121,12 +120,13 @@ def test_the_plan_says_what_the_rules_say(
 ) -> None:
     view = world(pools=POOLS, instances={"shop": shop})
     packed = address(version, bits)
-    plan = Planner(view.pools).plan(spec_of(view, "shop", family))
+    everywhere = geography({f"{ipaddress.ip_address(packed)}/0": place})
+    plan = planner(view.pools, everywhere).plan(spec_of(view, "shop", family))
     wanted = expected(view, "shop", family, place, packed)
-    answers, ttl, _ = walk(plan, place, packed, data.draw(st.integers(0, 2**64 - 1)))
+    answers, ttl, _ = walk(plan, packed, data.draw(st.integers(0, 2**64 - 1)))
     assert answers in wanted
     assert ttl == 60
-    possible = chances(plan, place, packed)
+    possible = chances(plan, packed)
     assert sum(share for _, share in possible) == 1
     assert {leaf for leaf, _ in possible} == set(wanted)
 
@@ -163,7 +163,7 @@ def test_rules_rank_as_their_lines_do(
         for number, rule in enumerate(shop.rules)
         if (matches := own_matches(rule, place, packed))
     ]
-    assert [m.rule for m in ranked(ranks_of(shop.rules), place, packed)] == [
+    assert [match.rule for match in ranked_rules(shop.rules, {}, place, packed)] == [
         number for _, number in sorted(rows)
     ]
 
@@ -224,11 +224,11 @@ def test_every_address_inside_the_scope_gets_the_same(
     family: Family,
 ) -> None:
     view = world(pools=POOLS, instances={"shop": shop})
-    plan = Planner(view.pools).plan(spec_of(view, "shop", family))
     locator = Leaves(cuts, found)
+    plan = planner(view.pools, locator.geography).plan(spec_of(view, "shop", family))
 
     def answer(packed: bytes) -> tuple[Answers, int, int]:
-        return walk(plan, locator.find(packed), packed, draw)
+        return walk(plan, packed, draw)
 
     packed = address(version, bits)
     here = answer(packed)
@@ -334,7 +334,7 @@ def test_names_that_share_a_plan_cost_one_rebuild() -> None:
     name = after.names[b"\x01o\x03gtm\x04test\x00"]
     assert after.plan(name, "ipv4") is table.plan(name, "ipv4")
     sixth = after.plan(after.names[b"\x02s6\x03gtm\x04test\x00"], "ipv4")
-    assert [leaf.addresses() for leaf in leaves(sixth)] == [("192.0.2.2",)]
+    assert [leaf.values() for leaf in leaves(sixth)] == [("192.0.2.2",)]
 
 
 def test_records_that_did_not_change_are_not_read_again() -> None:

@@ -12,10 +12,9 @@ from gtm.view import Changes
 from resolver.compiler import compile_table, spec_of
 from resolver.place import Place, Unplaced
 from resolver.plan import leaves, walk
-from resolver.planner import Planner
 from resolver.ranking import ranked_rules
 from resolver.tiers import decide, tier_of
-from tests.worlds import instance, pool, routes, world
+from tests.worlds import geography, instance, planner, pool, routes, world
 
 POOLS = {
     **{name: pool(f"192.0.2.{number}") for number, name in enumerate("abcdefgh", 1)},
@@ -25,12 +24,11 @@ POOLS = {
     "six": pool("2001:db8::1"),
     "six-x": pool("2001:db8::2", down=["2001:db8::2"]),
 }
-LEAVES = {"country_leaf": 14, "asn_leaf": 17}
-BEIJING = Place(continent="AS", country="CN", subdivisions=("CN-BJ",), asn=4134, **LEAVES)
-SHANGHAI = Place(continent="AS", country="CN", subdivisions=("CN-SH",), asn=9, **LEAVES)
-ENGLAND = Place(continent="EU", country="GB", subdivisions=("GB-ENG", "GB-LND"), asn=1, **LEAVES)
-TOKYO = Place(continent="AS", country="JP", asn=0, **LEAVES)
-UNKNOWN = Place(continent="AS", subdivisions=("CN-BJ",), asn=2, **LEAVES)
+BEIJING = Place(continent="AS", country="CN", subdivisions=("CN-BJ",), asn=4134)
+SHANGHAI = Place(continent="AS", country="CN", subdivisions=("CN-SH",), asn=9)
+ENGLAND = Place(continent="EU", country="GB", subdivisions=("GB-ENG", "GB-LND"), asn=1)
+TOKYO = Place(continent="AS", country="JP", asn=0)
+UNKNOWN = Place(continent="AS", subdivisions=("CN-BJ",), asn=2)
 CLIENT = "10.1.2.3"
 
 EVERY = instance(
@@ -57,9 +55,11 @@ def answered(
     """(addresses, scope) of a client, by the plan; and the rules must agree with it."""
     view = world(pools=POOLS, instances={"shop": shop})
     packed = ipaddress.ip_address(client).packed
-    plan = Planner(view.pools).plan(spec_of(view, "shop", family))
-    answers, _, scope = walk(plan, place, packed, 0)
-    text = "+".join(answers.addresses()) or ("SERVFAIL" if answers.rcode else "NODATA")
+    bare = replace(place, asn=0)
+    around = geography({f"{client}/14": bare, f"{client}/17": place})
+    plan = planner(view.pools, around).plan(spec_of(view, "shop", family))
+    answers, _, scope = walk(plan, packed, 0)
+    text = "+".join(answers.values()) or ("SERVFAIL" if answers.rcode else "NODATA")
     return text, scope
 
 
@@ -74,8 +74,8 @@ def answered(
         ("default china beijing", BEIJING, CLIENT, ("192.0.2.5", 14)),
         ("default china beijing", SHANGHAI, CLIENT, ("192.0.2.4", 14)),
         ("default beijing telecom", BEIJING, CLIENT, ("192.0.2.6", 17)),
-        ("default telecom", SHANGHAI, CLIENT, ("192.0.2.1", 17)),
-        ("default asia telecom", SHANGHAI, CLIENT, ("192.0.2.2", 17)),
+        ("default telecom", SHANGHAI, CLIENT, ("192.0.2.1", 0)),
+        ("default asia telecom", SHANGHAI, CLIENT, ("192.0.2.2", 14)),
         ("default telecom wide", BEIJING, CLIENT, ("192.0.2.7", 8)),
         ("default telecom wide narrow", BEIJING, CLIENT, ("192.0.2.8", 16)),
         ("default wide narrow", BEIJING, "10.2.0.1", ("192.0.2.7", 15)),
@@ -84,8 +84,8 @@ def answered(
         ("default wide narrow", BEIJING, "2001:db9::9", ("192.0.2.1", 32)),
         ("default wide", BEIJING, "2001:db8::9", ("192.0.2.1", 0)),
         ("default wide china", BEIJING, "11.0.0.1", ("192.0.2.4", 14)),
-        ("default asia oversea china beijing", UNKNOWN, CLIENT, ("192.0.2.1", 14)),
-        ("china", TOKYO, CLIENT, ("NODATA", 14)),
+        ("default asia oversea china beijing", UNKNOWN, CLIENT, ("192.0.2.1", 0)),
+        ("china", TOKYO, CLIENT, ("NODATA", 0)),
     ],
 )
 def test_the_narrowest_line_wins_and_the_deepest_leaf_is_the_scope(
@@ -122,8 +122,8 @@ def test_a_rule_counts_by_its_narrowest_line_that_matches() -> None:
     )
     assert answered(shop, BEIJING)[0] == "192.0.2.1"
     assert answered(shop, SHANGHAI)[0] == "192.0.2.2"
-    found = ranked_rules(shop.rules, BEIJING, b"\x0a\1\2\3")
-    assert [(rule.name, str(line)) for rule, line in found] == [
+    found = ranked_rules(shop.rules, {}, BEIJING, b"\x0a\1\2\3")
+    assert [(shop.rules[match.rule].name, str(match.line)) for match in found] == [
         ("both", "subdivision:CN-BJ"),
         ("cn", "country:CN"),
     ]
@@ -183,10 +183,7 @@ def test_an_exhausted_rule_stops_or_widens(
 ) -> None:
     shop = instance(*((name, [line], [[name_of]]) for name, line, name_of in rows))
     assert answered(shop, place)[0] == expected
-    matched = [
-        next(n for n, rule in enumerate(shop.rules) if rule is found)
-        for found, _ in ranked_rules(shop.rules, place, b"\x0a\1\2\3")
-    ]
+    matched = [match.rule for match in ranked_rules(shop.rules, {}, place, b"\x0a\1\2\3")]
     view = world(pools=POOLS)
     decision = decide(
         shop.rules, matched, lambda number: tier_of(view, "shop", shop.rules[number], "ipv4")
@@ -259,7 +256,7 @@ def test_a_change_of_routes_alone_changes_the_answer() -> None:
             new = compile_table(after, Unplaced(), table, changes)
             plan = new.plan(new.names[name], "ipv4")
             assert plan is not None
-        return [leaf.addresses() for leaf in leaves(plan)]
+        return [leaf.values() for leaf in leaves(plan)]
 
     assert served(2) == [("192.0.2.2",)]
     assert served(1) == [("192.0.2.1",)]
