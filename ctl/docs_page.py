@@ -251,7 +251,6 @@ def _later() -> Iterator[str]:
     for (type_, key), names in unsupported.FORMS.items():
         forms = _ticked(f"{{{name}: ...}}" for name in sorted(names))
         yield f"- {described.spaced(type_)} `{key}`: {forms}"
-    yield "- pool `checks`: more than one"
 
 
 def _ticked(names: Iterable[str]) -> str:

@@ -11,13 +11,14 @@ from typing import Literal
 from msgspec import Struct
 
 from gtm.config import Variants
-from gtm.model import TYPES, Resources
+from gtm.lines import RESERVED
+from gtm.model import TYPES, Location, Resources
 from gtm.places import MAX_PROBLEMS, nearest
 from gtm.ports import Problem
 from gtm.units import Duration
 
 _SINGULAR = {
-    "zones": "zone", "regions": "region", "checks": "check", "pools": "pool",
+    "zones": "zone", "lines": "line", "regions": "region", "checks": "check", "pools": "pool",
     "instances": "instance",
 }  # fmt: skip
 
@@ -89,6 +90,24 @@ class Findings:
             else:
                 first[value] = index
 
+    def lines(self, path: str, texts: Iterable[str]) -> None:
+        """Note what is wrong with a list of lines: twice the same, names that are no line's."""
+        texts = tuple(texts)
+        self.twice(path, texts)
+        for index, text in enumerate(texts):
+            if is_own(text):
+                self.unknown(f"{path}[{index}]", "lines", text)
+
+    def location(self, path: str, location: Location | None) -> None:
+        """Note a place that is none on Earth."""
+        if location is None:
+            return
+        latitude, longitude = location
+        if not -90 <= latitude <= 90:
+            self.error(f"{path}[0]", f"{latitude} is no latitude in -90 to 90")
+        if not -180 <= longitude <= 180:
+            self.error(f"{path}[1]", f"{longitude} is no longitude in -180 to 180")
+
     def whole_seconds(self, path: str, duration: Duration | None) -> None:
         """Note a time that DNS can't carry."""
         if duration is not None and duration.ms % 1000:
@@ -100,3 +119,8 @@ class Findings:
         if self._left_out:
             ordered.append(Problem(text=f"and {self._left_out:,} more problems"))
         return tuple(ordered)
+
+
+def is_own(line: str) -> bool:
+    """Whether a line in its canonical text is the name of one of `lines`."""
+    return ":" not in line and line not in RESERVED

@@ -1,113 +1,59 @@
-"""Rules over regions, checks and pools: timing, families, counts, who votes."""
+"""Rules over pools: what their members are, who judges them, and counts that can be met."""
 
 from __future__ import annotations
 
-from fractions import Fraction
-
-import msgspec
-
-from gtm.model import Check, Pool
-from gtm.options import settings
+from gtm.forms import is_domain
+from gtm.model import Address, Mode, Pool
 
 from .findings import Findings
 
-MIN_INTERVAL_MS = 1_000
-MAX_INTERVAL_MS = 3_600_000
 MAX_ADDRESSES = 4_096
 """The most members of one pool: its published state stays far below what one request holds."""
+OUT: tuple[Mode, ...] = ("offline", "manual_down")
+"""Modes of members that nothing ever answers or counts."""
 
 
 def judge(findings: Findings) -> None:
-    """Note what is wrong with regions, checks and pools."""
-    resources = findings.resources
-    for name, region in resources.regions.items():
-        path = f"regions.{name}"
-        findings.twice(f"{path}.lines", region.lines)
-        if region.location is not None:
-            latitude, longitude = region.location
-            if not -90 <= latitude <= 90:
-                findings.error(f"{path}.location[0]", f"{latitude} is no latitude in -90 to 90")
-            if not -180 <= longitude <= 180:
-                findings.error(f"{path}.location[1]", f"{longitude} is no longitude in -180 to 180")
-    for name, check in resources.checks.items():
-        _timing(findings, f"checks.{name}", check)
-        _voters(findings, f"checks.{name}", check)
-    for name, pool in resources.pools.items():
-        _pool(findings, f"pools.{name}", pool)
-
-
-def _timing(findings: Findings, path: str, check: Check) -> None:
-    interval, timeout = check.interval, check.timeout
-    if not MIN_INTERVAL_MS <= interval.ms <= MAX_INTERVAL_MS:
-        findings.error(f"{path}.interval", f"{interval} is not between 1s and 1h")
-    if timeout.ms == 0:
-        findings.error(f"{path}.timeout", "0s leaves no time for a probe")
-    elif timeout.ms > interval.ms:
-        findings.error(f"{path}.timeout", f"{timeout} is longer than the interval {interval}")
-    else:
-        longest = _span_ms(findings, check)
-        if longest > interval.ms:
+    """Note what is wrong with pools."""
+    for name, pool in findings.resources.pools.items():
+        path = f"pools.{name}"
+        _checks(findings, f"{path}.checks", pool.checks)
+        if pool.flatten and pool.type != "domain":
             findings.error(
-                path,
-                f"a probe lasts up to {longest / 1000:g}s ((packets - 1) x spacing + timeout), "
-                f"longer than the interval {interval}",
+                f"{path}.flatten",
+                f"only names are flattened, and the pool's type is {pool.type}; leave it out",
             )
+        if len(pool.addresses) > MAX_ADDRESSES:
+            findings.error(
+                f"{path}.addresses",
+                f"more than {MAX_ADDRESSES:,} addresses; spread them over pools",
+            )
+            continue
+        _members(findings, path, pool)
+        _judgement(findings, path, pool)
+        _counts(findings, path, pool)
 
 
-def _span_ms(findings: Findings, check: Check) -> int:
-    """The longest that one probe lasts, as the settings of its type say (`span_ms`)."""
-    type_ = findings.probes.get(check.type)
-    span = getattr(type_, "span_ms", None)
-    if type_ is None or span is None:
-        return check.timeout.ms
-    has_port = any(field.name == "port" for field in msgspec.structs.fields(type_))
-    port = {"port": check.port} if has_port else {}
-    return int(span(settings(check.options, type_, **port), check.timeout.ms))
+def answerable(pool: Pool) -> int:
+    """How many of its members may ever be answered, and count."""
+    return sum(address.mode not in OUT for address in pool.addresses)
 
 
-def _voters(findings: Findings, path: str, check: Check) -> None:
-    findings.twice(f"{path}.regions", check.regions)
-    for index, region in enumerate(check.regions):
-        findings.unknown(f"{path}.regions[{index}]", "regions", region)
-    if check.failing_share.of_one == 0:
-        findings.error(f"{path}.failing_share", "with a share of 0% everything is down always")
-        return
-    voters = len(set(check.regions) or findings.names["regions"])
-    if voters == 0:  # nobody is declared: who votes shows when agents come
-        return
-    if check.min_voters.count > voters:
-        findings.warn(
-            f"{path}.min_voters",
-            f"{check.min_voters.count} is more than the {voters} regions that vote, "
-            f"and counts as {voters}",
-        )
-    if Fraction(1, voters) >= check.failing_share.of_one:
-        findings.warn(
-            path,
-            f"one region's word is enough to flip it: 1 of {voters} is not below "
-            f"the failing share of {check.failing_share}",
-        )
+def _checks(findings: Findings, path: str, checks: tuple[str, ...]) -> None:
+    findings.twice(path, checks)
+    for index, check in enumerate(checks):
+        findings.unknown(f"{path}[{index}]", "checks", check)
 
 
-def _pool(findings: Findings, path: str, pool: Pool) -> None:
-    if len(pool.checks) > 1:
-        findings.error(
-            f"{path}.checks", "several checks for one pool are not supported by this version"
-        )
-    for index, check in enumerate(pool.checks):
-        findings.unknown(f"{path}.checks[{index}]", "checks", check)
-    if len(pool.addresses) > MAX_ADDRESSES:
-        findings.error(
-            f"{path}.addresses", f"more than {MAX_ADDRESSES:,} addresses; spread them over pools"
-        )
-        return
+def _members(findings: Findings, path: str, pool: Pool) -> None:
     first: dict[str, int] = {}
     for index, address in enumerate(pool.addresses):
         place = f"{path}.addresses[{index}]"
-        family = "ipv6" if ":" in address.value else "ipv4"
-        if family != pool.type:
+        type_ = _type(address.value)
+        if type_ != pool.type:
+            what = "a domain name" if type_ == "domain" else type_
             findings.error(
-                f"{place}.value", f"{address.value} is {family}, the pool's type is {pool.type}"
+                f"{place}.value", f"{address.value} is {what}, the pool's type is {pool.type}"
             )
         if address.value in first:
             findings.error(
@@ -115,9 +61,77 @@ def _pool(findings: Findings, path: str, pool: Pool) -> None:
                 f"{address.value} stands twice, first as addresses[{first[address.value]}]",
             )
         first.setdefault(address.value, index)
-    eligible = sum(address.mode != "offline" for address in pool.addresses)
+        if isinstance(address.checks, tuple):
+            _checks(findings, f"{place}.checks", address.checks)
+        if address.lines:
+            findings.lines(f"{place}.lines", address.lines)
+        findings.location(f"{place}.location", address.location)
+        if isinstance(address.port, int):
+            _port(findings, f"{place}.port", address, pool)
+
+
+def _type(value: str) -> str:
+    if is_domain(value):
+        return "domain"
+    return "ipv6" if ":" in value else "ipv4"
+
+
+def _port(findings: Findings, path: str, address: Address, pool: Pool) -> None:
+    """Note a port that no check probes, or that stands for several different ones."""
+    known = findings.resources.checks
+    names = address.checked_by(pool)
+    if not names or any(name not in known for name in names):
+        return
+    ports = {known[name].port for name in names} - {0}
+    if not ports:
+        findings.warn(path, f"is not probed: {' and '.join(names)} has no port")
+    elif len(ports) > 1:
+        listed = ", ".join(map(str, sorted(ports)))
+        findings.warn(path, f"is probed by all its checks, instead of their ports {listed}")
+
+
+def _judgement(findings: Findings, path: str, pool: Pool) -> None:
+    """Note a judgement by checks that the members don't have."""
+    judgement = pool.check_judgement
+    for index, name in enumerate(judgement.must):
+        place = f"{path}.check_judgement.must[{index}]"
+        if name in findings.names["checks"] and pool.checks and name not in pool.checks:
+            findings.error(
+                place, f"{name!r} is none of the pool's checks ({', '.join(pool.checks)})"
+            )
+        else:
+            findings.unknown(place, "checks", name)
+    if pool.checks and judgement.least.count > len(pool.checks) and not judgement.must:
+        findings.warn(
+            f"{path}.check_judgement",
+            f"{judgement} can never be met: the pool has {_number(len(pool.checks))}",
+        )
+    for index, address in enumerate(pool.addresses):
+        own = address.checks
+        if not isinstance(own, tuple) or not own:
+            continue
+        place = f"{path}.addresses[{index}].checks"
+        missing = [name for name in judgement.must if name not in own]
+        if missing:
+            findings.error(
+                place, f"{missing[0]!r} is none of them, which check_judgement says must be up"
+            )
+        elif judgement.least.count > len(own) and not judgement.must:
+            findings.warn(
+                place, f"the check_judgement {judgement} can never be met by {_number(len(own))}"
+            )
+
+
+def _number(checks: int) -> str:
+    return f"{checks} check{'' if checks == 1 else 's'}"
+
+
+def _counts(findings: Findings, path: str, pool: Pool) -> None:
+    eligible = answerable(pool)
     if pool.addresses and pool.min_available.count > eligible:
         findings.warn(
             f"{path}.min_available",
             f"{pool.min_available} can never be met: {eligible} of the addresses may be answered",
         )
+    if len(pool.addresses) > 1 and not any(address.weight for address in pool.addresses):
+        findings.warn(f"{path}.addresses", "all weights are 0, which counts as all of them alike")

@@ -21,7 +21,7 @@ from gtm.view import View
 from resolver.compiler import compile_table
 from resolver.place import Unplaced
 
-from . import rules_instances, rules_pools, rules_zones
+from . import rules_checks, rules_instances, rules_lines, rules_pools, rules_zones
 from .findings import Findings
 
 
@@ -73,8 +73,10 @@ def validate(
     }
     findings.resources = replace(resources, zones=zones, instances=instances)
     static = rules_zones.judge(findings)
+    own = rules_lines.judge(findings)
+    rules_checks.judge(findings)
     rules_pools.judge(findings)
-    rules_instances.judge(findings, static)
+    rules_instances.judge(findings, static, own)
     problems = findings.problems()
     if not broken and not any(problem.severity == "error" for problem in problems):
         problems = (*_unservable(findings.resources), *problems)
@@ -93,6 +95,7 @@ def _unservable(resources: Resources) -> tuple[Problem, ...]:
             for name, zone in resources.zones.items()
         },
         records={name: {"-": zone.records} for name, zone in resources.zones.items()},
+        lines=resources.lines,
         instances={
             name: instance
             for name, instance in resources.instances.items()

@@ -1,0 +1,100 @@
+"""Rules over regions and checks: timing, who votes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import msgspec
+
+from gtm.model import Check
+from gtm.options import settings
+
+from .findings import Findings
+
+MIN_INTERVAL_MS = 1_000
+MAX_INTERVAL_MS = 3_600_000
+
+
+def judge(findings: Findings) -> None:
+    """Note what is wrong with regions and checks."""
+    resources = findings.resources
+    for name, region in resources.regions.items():
+        path = f"regions.{name}"
+        findings.lines(f"{path}.lines", region.lines)
+        findings.location(f"{path}.location", region.location)
+    names = _of_names(findings)
+    for name, check in resources.checks.items():
+        _timing(findings, f"checks.{name}", check)
+        _voters(findings, f"checks.{name}", check)
+        if check.ip_version != "auto" and name not in names:
+            findings.warn(
+                f"checks.{name}.ip_version",
+                "says nothing: no pool of type domain has this check",
+            )
+
+
+def _of_names(findings: Findings) -> set[str]:
+    """The checks that probe members of domain pools."""
+    resources = findings.resources
+    if len(resources.pools) < len(findings.names["pools"]):
+        return set(resources.checks)  # who knows what the pools have that could not be read
+    domains = [pool for pool in resources.pools.values() if pool.type == "domain"]
+    return {
+        check
+        for pool in domains
+        for checks in (pool.checks, *(address.checked_by(pool) for address in pool.addresses))
+        for check in checks
+    }
+
+
+def _timing(findings: Findings, path: str, check: Check) -> None:
+    interval, timeout = check.interval, check.timeout
+    if not MIN_INTERVAL_MS <= interval.ms <= MAX_INTERVAL_MS:
+        findings.error(f"{path}.interval", f"{interval} is not between 1s and 1h")
+    if timeout.ms == 0:
+        findings.error(f"{path}.timeout", "0s leaves no time for a probe")
+    elif timeout.ms > interval.ms:
+        findings.error(f"{path}.timeout", f"{timeout} is longer than the interval {interval}")
+    else:
+        longest = _span_ms(findings, check)
+        if longest > interval.ms:
+            findings.error(
+                path,
+                f"a probe lasts up to {longest / 1000:g}s ((packets - 1) x spacing + timeout), "
+                f"longer than the interval {interval}",
+            )
+
+
+def _span_ms(findings: Findings, check: Check) -> int:
+    """The longest that one probe lasts, as the settings of its type say (`span_ms`)."""
+    type_ = findings.probes.get(check.type)
+    span = getattr(type_, "span_ms", None)
+    if type_ is None or span is None:
+        return check.timeout.ms
+    has_port = any(field.name == "port" for field in msgspec.structs.fields(type_))
+    port = {"port": check.port} if has_port else {}
+    return int(span(settings(check.options, type_, **port), check.timeout.ms))
+
+
+def _voters(findings: Findings, path: str, check: Check) -> None:
+    findings.twice(f"{path}.regions", check.regions)
+    for index, region in enumerate(check.regions):
+        findings.unknown(f"{path}.regions[{index}]", "regions", region)
+    if check.failing_share.of_one == 0:
+        findings.error(f"{path}.failing_share", "with a share of 0% everything is down always")
+        return
+    voters = len(set(check.regions) or findings.names["regions"])
+    if voters == 0:  # nobody is declared: who votes shows when agents come
+        return
+    if check.min_voters.count > voters:
+        findings.warn(
+            f"{path}.min_voters",
+            f"{check.min_voters.count} is more than the {voters} regions that vote, "
+            f"and counts as {voters}",
+        )
+    if Fraction(1, voters) >= check.failing_share.of_one:
+        findings.warn(
+            path,
+            f"one region's word is enough to flip it: 1 of {voters} is not below "
+            f"the failing share of {check.failing_share}",
+        )
