@@ -18,6 +18,10 @@ from .findings import Findings
 from .rules_pools import answerable
 
 
+MAX_FREE = 20
+"""Members of a tier that make fewer answers than MAX_LEAVES in any combination (3 ** 7)."""
+
+
 def judge(findings: Findings, path: str, instance: Instance) -> None:
     """Note what is wrong with the tiers of an instance's rules and with its fallback."""
     for index, rule in enumerate(instance.rules):
@@ -63,12 +67,14 @@ def _tier(findings: Findings, path: str, tier: Tier) -> None:
 
 
 def _most(findings: Findings, path: str, tier: Tier, pools: list[Pool]) -> None:
-    """Note a `min_available` of a tier that more members are asked for by than there are."""
+    """Note a `min_available` of a tier that asks for more members than there are."""
+    if tier.min_available is None:
+        return
     families = (None, *FAMILIES) if any(map(answers_cname, pools)) else FAMILIES
     most = max(
         sum(answerable(pool) for pool in pools if serves(pool, family)) for family in families
     )
-    if tier.min_available is not None and tier.min_available.count > most:
+    if tier.min_available.count > most:
         findings.warn(
             f"{path}.min_available",
             f"{tier.min_available} can never be met: {most} addresses of one family "
@@ -83,6 +89,8 @@ def _leaves(findings: Findings, path: str, tier: Tier) -> None:
     or one of them is picked where the tier's own steering takes one.
     """
     named = [findings.resources.pools.get(name) for name in dict.fromkeys(tier.names())]
+    if sum(len(pool.addresses) for pool in named if pool is not None) < MAX_FREE:
+        return
     for family in FAMILIES:
         pools = [pool for pool in named if pool is not None and pool.type == family]
         sizes = [len(pool.addresses) for pool in pools]
@@ -124,6 +132,8 @@ def _families(findings: Findings, rules: Iterable[Rule]) -> set[Family | None]:
 def _fallback(findings: Findings, path: str, instance: Instance) -> None:
     """Note a fallback of an instance that can't be answered."""
     down = instance.when_all_down
+    if not down.pool and not down.addresses:
+        return
     families = _families(findings, instance.rules)
     if down.addresses and instance.rules:
         for index, value in enumerate(down.addresses):
@@ -202,6 +212,9 @@ def _steps(rule: Rule) -> Iterable[str]:
 
 def _no_ipv4(findings: Findings, path: str, instance: Instance) -> None:
     """Warn of clients that find IPv6 alone, where those of `default` find IPv4 too."""
+    pools = findings.resources.pools
+    if all(pools[name].type == "ipv4" for name in instance.pools()):
+        return
     own = [rule for rule in instance.rules if "default" in rule.lines]
     if not own or "ipv4" not in _families(findings, own):
         return

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from gtm.config import Reading, Variants, read_files, read_plain
-from gtm.model import Resources
+from gtm.model import Instance, Resources
 from gtm.ports import Problem, Review
 from gtm.state import StoredZone
 from gtm.variants import settings_types
@@ -96,14 +96,23 @@ def _unservable(resources: Resources) -> tuple[Problem, ...]:
         },
         records={name: {"-": zone.records} for name, zone in resources.zones.items()},
         lines=resources.lines,
-        instances={
-            name: instance
-            for name, instance in resources.instances.items()
-            if instance.id or instance.access_names
-        },
+        instances=_shapes(resources.instances),
     )
     try:
         compile_table(view, Unplaced())
     except ValueError as error:
         return (Problem(text=f"resolvers could not serve this: {error}"),)
     return ()
+
+
+def _shapes(instances: Mapping[str, Instance]) -> dict[str, Instance]:
+    """Instances with names, the rules of each set of lines once: they compile alike."""
+    seen: set[tuple[tuple[str, ...], ...]] = set()
+    found = {}
+    for name, instance in instances.items():
+        if not instance.id and not instance.access_names:
+            continue
+        shape = tuple(rule.lines for rule in instance.rules)
+        found[name] = replace(instance, rules=()) if shape in seen else instance
+        seen.add(shape)
+    return found
