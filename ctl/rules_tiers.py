@@ -17,7 +17,6 @@ from resolver.steering.base import most_leaves
 from .findings import Findings
 from .rules_pools import answerable
 
-
 MAX_FREE = 20
 """Members of a tier that make fewer answers than MAX_LEAVES in any combination (3 ** 7)."""
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gtm import forms, unsupported
 from gtm.decode import read
-from gtm.document import Node, Unreadable, from_bytes, from_plain
+from gtm.document import MAX_DOCUMENT_BYTES, Node, Unreadable, from_bytes, from_plain
 from gtm.expect import MAX_EXPECTATIONS, Expectation
 from gtm.model import TYPES, Resources
 from gtm.places import BAD, At, Context, nearest
@@ -78,7 +78,7 @@ def read_files(paths: Iterable[str | Path], variants: Variants) -> Reading:
     for path in _listed(paths, collected):
         at = At(collected.context, str(path))
         try:
-            documents = from_bytes(path.read_bytes(), is_json=path.suffix == ".json")
+            documents = from_bytes(_octets(path), is_json=path.suffix == ".json")
         except OSError as error:
             at.error(f"cannot be read: {error.strerror}")
         except Unreadable as error:
@@ -87,6 +87,12 @@ def read_files(paths: Iterable[str | Path], variants: Variants) -> Reading:
             for document in documents:
                 collected.document(document, at)
     return collected.reading()
+
+
+def _octets(path: Path) -> bytes:
+    """What is in a file, read no further than to see that it is too large."""
+    with path.open("rb") as file:
+        return file.read(MAX_DOCUMENT_BYTES + 1)
 
 
 def read_text(text: str, variants: Variants, *, file: str = "", is_json: bool = False) -> Reading:

@@ -126,6 +126,8 @@ def _plain_node(data: Any, depth: int, count: list[int]) -> Node:
         )
     if isinstance(data, list | tuple):
         return Node(tuple(_plain_node(value, depth + 1, count) for value in data))
+    if isinstance(data, int) and abs(data) >= 10**_MAX_NUMBER:
+        raise Unreadable(f"has a number of more than {_MAX_NUMBER} digits")
     if data is None or isinstance(data, str | int | float):
         return Node(data)
     raise Unreadable(f"has a value of type {type(data).__name__}, which is not JSON")
@@ -295,7 +297,7 @@ _JSON_ODD = re.compile(
 def _json_as_yaml(text: str) -> str:
     """Text that is proven to be JSON, with the few things respelled that YAML reads otherwise."""
     try:
-        json.loads(text, parse_constant=_no_constant)
+        json.loads(text, parse_constant=_no_constant, parse_int=str)  # of any length
     except json.JSONDecodeError as error:
         raise Unreadable(f"is not JSON: {error.msg}", error.lineno) from None
     except RecursionError:
