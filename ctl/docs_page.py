@@ -14,7 +14,9 @@ from gtm.config import SUFFIXES, Variants
 from gtm.lines import CONTINENTS, ISPS, RANK
 from gtm.variants import variants as modules
 
+from . import docs_prose
 from . import docs_types as described
+from .rules_lines import MAX_LINE_DEPTH, MAX_LINE_PARTS
 from .rules_pools import MAX_ADDRESSES
 
 _HEAD = """# Configuration
@@ -64,45 +66,6 @@ instances:
       - {name: others, lines: [default], tiers: [{pools: [world]}, {pools: [asia]}]}
 """
 
-_WORDS = """
-### What is answered
-
-Everything under a rule is judged for each address family by itself: for A only `ipv4` pools count,
-for AAAA only `ipv6` ones. The first tier with an available pool serves, all of its available pools
-together; a tier without a pool of the family is passed over, and a family that no tier of the rule
-has is NODATA. A pool is available while at least `min_available` of its addresses are up; `offline`
-addresses are in no total.
-
-| `when_all_down` | answer when no tier of the client's rule is available |
-|---|---|
-| `lowest_ordinal` | all addresses of the first pool, in order of the tiers, that has any |
-| `all` | all addresses of the rule |
-| `nodata` | none (NOERROR without addresses) |
-| `servfail` | SERVFAIL |
-
-Never answered by any of these: `offline` addresses. With `on_exhausted: widen` the client falls to
-the rule of its next wider line first.
-"""
-
-_REFUSED = """
-## What is refused, and what is doubted
-
-Refused as a whole: duplicate or unknown names; an address of the wrong family, or twice in a pool;
-two instances with one access name or one id; a rule that can never match, because earlier rules of
-its instance have all its lines; an instance without a rule for `default` that does not say
-`unmatched: nodata`; a tier that names no pool, an empty one or one twice; a pin to a tier that does
-not exist; an access name outside our zones, at static addresses, at a CNAME or in a delegation; a
-timeout (for ping: all packets) longer than the interval; a CNAME beside other data, and a loop of
-them; record data that its type does not take; times of DNS that are not whole seconds; a pool of
-more than {addresses:,} addresses; a tier with more different answers than can be made ahead.
-
-Warned of: a name server of ours without an address; a record that another zone hides; a line that
-an earlier rule has; `min_voters` above the number of regions; a check that one region's word can
-flip; a `min_available` that can never be met.
-
-Limits of a file: {size} MiB, {nodes:,} values, {depth} levels, {aliases:,} aliases.
-"""
-
 
 def page(variants: Variants) -> str:
     """The whole page."""
@@ -121,12 +84,13 @@ def page(variants: Variants) -> str:
     lines += _struct(model.Instance, 2, "instances")
     lines += _struct(model.Rule, 3, "rules")
     lines += _struct(model.Tier, 3, "tiers")
-    lines.append(_WORDS)
+    lines.append(docs_prose.WORDS.replace("{full_example}", docs_prose.FULL_EXAMPLE))
     lines += _later()
     lines.append(
-        _REFUSED.format(
-            addresses=MAX_ADDRESSES, size=document.MAX_DOCUMENT_BYTES // 2**20,
-            nodes=document.MAX_NODES, depth=document.MAX_DEPTH, aliases=document.MAX_ALIASES,
+        docs_prose.REFUSED.format(
+            line_depth=MAX_LINE_DEPTH, line_parts=MAX_LINE_PARTS, addresses=MAX_ADDRESSES,
+            size=document.MAX_DOCUMENT_BYTES // 2**20, nodes=document.MAX_NODES,
+            depth=document.MAX_DEPTH, aliases=document.MAX_ALIASES,
         )
     )  # fmt: skip
     return "\n".join(lines)

@@ -33,11 +33,12 @@ def test_a_stale_document_is_found_and_mended(tmp_path: Path, monkeypatch: Any) 
     assert docs.main(["--check"]) == 1
 
 
-def test_the_example_of_the_page_is_valid_without_a_warning() -> None:
+def test_the_examples_of_the_page_are_valid_without_a_warning() -> None:
     page = (docs.DOCS / "configuration.md").read_text(encoding="utf-8")
-    example = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert len(example) == 1
-    assert review(read_text(example[0], VARIANTS), VARIANTS).problems == ()
+    examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        assert review(read_text(example, VARIANTS), VARIANTS).problems == ()
 
 
 def test_every_key_stands_on_the_page() -> None:
