@@ -19,6 +19,8 @@ from .rules_pools import answerable
 
 MAX_FREE = 20
 """Members of a tier that make fewer answers than MAX_LEAVES in any combination (3 ** 7)."""
+MAX_OF_NAME = 8
+"""Addresses of one flattened name that are answered (docs/configuration.md)."""
 
 
 def judge(findings: Findings, path: str, instance: Instance) -> None:
@@ -84,31 +86,53 @@ def _most(findings: Findings, path: str, tier: Tier, pools: list[Pool]) -> None:
 def _leaves(findings: Findings, path: str, tier: Tier) -> None:
     """Note a tier whose different answers can't all be made ahead.
 
-    Pools that are all round_robin are one list; else each picks for itself, in every combination,
-    or one of them is picked where the tier's own steering takes one.
+    Pools that are all round_robin are one list; else each picks for itself, in every combination
+    of as many of them as the tier's steering answers together.
     """
     named = [findings.resources.pools.get(name) for name in dict.fromkeys(tier.names())]
-    if sum(len(pool.addresses) for pool in named if pool is not None) < MAX_FREE:
+    known = [pool for pool in named if pool is not None]
+    if sum(map(_values, known)) < MAX_FREE:
         return
-    for family in FAMILIES:
-        pools = [pool for pool in named if pool is not None and pool.type == family]
-        sizes = [len(pool.addresses) for pool in pools]
-        if _takes_one(tier.steering) or all(p.steering.type == "round_robin" for p in pools):
-            leaves = sum(map(most_leaves, sizes)) if sizes else 1
+    for family in (*FAMILIES, None):
+        pools = [pool for pool in known if _counts_for(pool, family)]
+        words = {tier.steering.type, *(pool.steering.type for pool in pools)}
+        if words == {"round_robin"} and family is not None:
+            leaves = sum(map(_values, pools))
         else:
-            leaves = prod(map(most_leaves, sizes))
+            widths = sorted(map(_width, pools), reverse=True)
+            leaves = prod(widths[: _together(tier.steering, len(widths))])
         if leaves > MAX_LEAVES:
             findings.error(
                 path,
-                f"{leaves:,} different {family} answers; {MAX_LEAVES:,} is the most for a tier",
+                f"{leaves:,} different {family or 'CNAME'} answers; "
+                f"{MAX_LEAVES:,} is the most for a tier",
             )
 
 
-def _takes_one(steering: Steering) -> bool:
-    """Whether a tier's steering answers one of its pools at a time, not several together."""
-    if steering.type in ("round_robin", "nearest"):
-        return False
-    return int(json.loads(steering.options).get("answers", 1)) == 1
+def _counts_for(pool: Pool, family: Family | None) -> bool:
+    return answers_cname(pool) if family is None else serves(pool, family)
+
+
+def _values(pool: Pool) -> int:
+    """The most addresses, or names, that it may answer one by one."""
+    return len(pool.addresses) * (MAX_OF_NAME if pool.flatten else 1)
+
+
+def _width(pool: Pool) -> int:
+    """How many different answers its own pick has at most, for any one client."""
+    if pool.steering.type in ("sequence", "sticky"):
+        return 1
+    return most_leaves(len(pool.addresses))
+
+
+def _together(steering: Steering, pools: int) -> int:
+    """How many of its available pools a tier answers together at most."""
+    match steering.type:
+        case "sequence" | "sticky":
+            return 1
+        case "weighted":
+            return int(json.loads(steering.options).get("answers", 1))
+    return pools  # nearest and latency too: those that are equal for a client
 
 
 # ---- fallback --------------------------------------------------------------------------------

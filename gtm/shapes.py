@@ -33,7 +33,7 @@ def _variant(
         at.wrong(f"one of {', '.join(sorted(known))}", node)
     elif node.value in known:
         return node.value
-    elif node.value in unsupported.WORDS[place]:
+    elif node.value in unsupported.WORDS.get(place, ()):
         at.error(unsupported.sentence(node.value))
     else:
         at.error(f"unknown type {node.value!r}{nearest(node.value, known)}")
