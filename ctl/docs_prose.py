@@ -26,8 +26,19 @@ pools:
       - {value: 192.0.2.3, checks: [tls]}
     min_available: 50%
   frankfurt-v6: {type: ipv6, checks: [tls], addresses: [{value: "2001:db8::1"}]}
-  cdn: {type: domain, checks: [tls], addresses: [{value: shop.cdn.example.com}]}
+  cdn:
+    type: domain
+    checks: [tls]
+    addresses: [{value: a.cdn.example.com, weight: 95}, {value: b.cdn.example.org, weight: 5}]
+    steering: sticky
   hoster: {type: domain, flatten: true, checks: [tls], addresses: [{value: hoster.example.org}]}
+  asia:
+    type: ipv4
+    checks: [tls]
+    addresses:
+      - {value: 198.51.100.1, lines: [country:JP], location: [35.7, 139.7]}
+      - {value: 198.51.100.2, location: [1.3, 103.8]}
+    steering: nearest
   sorry: {type: ipv4, addresses: [{value: 198.51.100.80}]}
 instances:
   shop:
@@ -45,6 +56,9 @@ instances:
           - {pools: [hoster]}
         failback: {after: 5m}
         on_exhausted: widen
+      - name: asia
+        lines: [continent:AS]
+        tiers: [{pools: [asia, frankfurt], steering: {type: sequence, preemptive: false}}]
       - name: world
         lines: [default]
         tiers: [{pools: [cdn]}, {pools: [frankfurt]}]

@@ -32,6 +32,17 @@ def judge(findings: Findings) -> None:
         _members(findings, path, pool)
         _judgement(findings, path, pool)
         _counts(findings, path, pool)
+        _nearness(findings, path, pool)
+
+
+def _nearness(findings: Findings, path: str, pool: Pool) -> None:
+    """Note a choice by nearness among members that are nowhere."""
+    if pool.steering.type != "nearest" or len(pool.addresses) < 2:
+        return
+    if not any(address.lines or address.location for address in pool.addresses):
+        findings.warn(
+            f"{path}.steering", "all are equally near: no address has lines or a location"
+        )
 
 
 def answerable(pool: Pool) -> int:
