@@ -57,7 +57,11 @@ class StoreUnavailable(StoreError):
 
 
 class OutcomeUnknown(StoreError):
-    """The link broke after a write was sent: it may or may not have taken effect."""
+    """The link broke after a write was sent: it may or may not have taken effect, or may yet.
+
+    A member that stood still reads what it was sent when it goes on: after later writes, which only
+    a compare of revisions guards.
+    """
 
 
 class StoreDenied(StoreError):

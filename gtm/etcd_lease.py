@@ -1,8 +1,10 @@
 """Leases of etcd: granted, kept alive over one stream for all of a store, over by our own clock.
 
 A lease is over when its time has passed since the last *sent* request that was answered, whatever
-the store may say later: the store counts from when it received that request, so it never ends a
-lease before we do. Guards nothing by itself: writers fence with the election key's create revision.
+the store may say later: the store counts from when it received that request, so it ends no lease
+before we do. But for one case: an etcd before 3.4.31 or 3.5.13 whose leader stood still for longer
+than a lease may end it when that leader comes back; the next keepalive tells us.
+Guards nothing by itself: writers fence with the election key's create revision.
 """
 
 from __future__ import annotations
