@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from gtm.model import Region
+from gtm.model import Location
 from gtm.units import Duration
 
 from ..clients import Client
 from ..plan import Node
 from .base import Ground, Option
-from .nearest import distance_km, least
+from .nearest import MAX_PLACES, distances_to, least
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,25 +48,24 @@ def compile(
     }
     median = least([_median(option) for option in options], tolerance_us)
 
+    placed = {name: one.location for name, one in regions.items() if one.location is not None}
+    names = list(placed)
+    distances = distances_to([(point,) for point in placed.values()])
+
+    @lru_cache(MAX_PLACES)
+    def nearest_to(where: Location) -> str:
+        return names[int(distances(where).argmin())]  # of equal ones the first by name
+
     def choose(client: Client) -> tuple[int, ...]:
-        name = standing_for(client, regions)
-        return chosen[name] if name else median
+        for name, region in regions.items():
+            if any(map(client.on, region.lines)):
+                return chosen[name]
+        where = client.place.location
+        return median if where is None or not names else chosen[nearest_to(where)]
 
     described = [(name, region.lines, region.location) for name, region in regions.items()]
     key = ("latency", tuple(described), tuple(chosen.values()), median)
     return ground.located(key, [text for one in regions.values() for text in one.lines], choose)
-
-
-def standing_for(client: Client, regions: Mapping[str, Region]) -> str:
-    """The region that stands for a client; "" where none does."""
-    for name, region in regions.items():
-        if any(map(client.on, region.lines)):
-            return name
-    where = client.place.location
-    placed = {name: one.location for name, one in regions.items() if one.location is not None}
-    if where is None or not placed:
-        return ""
-    return min(placed, key=lambda name: (distance_km(where, placed[name]), name))
 
 
 def _median(option: Option) -> float:

@@ -8,10 +8,12 @@ no location loses against those who have one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from gtm.model import Location
 
@@ -36,10 +38,12 @@ def compile(
 ) -> Node:
     """The options nearest to each client, rotated."""
     every = tuple(range(len(options)))
+    distances = distances_to([option.points for option in options])
 
     @lru_cache(MAX_PLACES)
     def by_distance(where: Location) -> tuple[int, ...]:
-        return least([_nearest(where, option.points) for option in options], EQUAL_KM)
+        found = distances(where)
+        return tuple(np.flatnonzero(found <= found.min() + EQUAL_KM).tolist())
 
     def choose(client: Client) -> tuple[int, ...]:
         on = tuple(index for index in every if any(map(client.on, options[index].lines)))
@@ -61,13 +65,37 @@ def least(values: Sequence[float], tolerance: float) -> tuple[int, ...]:
     return tuple(index for index, value in enumerate(values) if value <= bound)
 
 
-def _nearest(where: Location, points: Sequence[Location]) -> float:
-    return min((distance_km(where, point) for point in points), default=math.inf)
+def distances_to(
+    groups: Sequence[Sequence[Location]],
+) -> Callable[[Location], NDArray[np.float64]]:
+    """How far the nearest point of each group is from a place, in km; infinite where it has none.
+
+    Half the chord between two points of the unit sphere is the root of their haversine.
+    """
+    placed = np.array([bool(points) for points in groups], dtype=np.bool_)
+    vectors = np.array([_vector(point) for points in groups for point in points])
+    counts = [len(points) for points in groups if points]
+    starts = np.cumsum([0, *counts[:-1]])
+
+    def distances(where: Location) -> NDArray[np.float64]:
+        found = np.full(len(groups), math.inf)
+        if counts:
+            apart = vectors - np.array(_vector(where))
+            chords = np.sqrt(np.einsum("ij,ij->i", apart, apart))
+            nearest = np.minimum.reduceat(chords, starts)
+            found[placed] = 2 * EARTH_KM * np.arcsin(np.minimum(1.0, nearest / 2))
+        return found
+
+    return distances
+
+
+def _vector(place: Location) -> tuple[float, float, float]:
+    """A place of (latitude, longitude) in degrees as a point of the unit sphere."""
+    latitude, longitude = map(math.radians, place)
+    across = math.cos(latitude)
+    return across * math.cos(longitude), across * math.sin(longitude), math.sin(latitude)
 
 
 def distance_km(one: Location, other: Location) -> float:
     """The great circle between two places of (latitude, longitude) in degrees."""
-    (lat1, lon1), (lat2, lon2) = (tuple(map(math.radians, place)) for place in (one, other))
-    half = math.sin((lat2 - lat1) / 2) ** 2
-    half += math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
-    return 2 * EARTH_KM * math.asin(math.sqrt(min(1.0, half)))
+    return float(distances_to([[other]])(one)[0])

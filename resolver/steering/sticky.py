@@ -8,8 +8,8 @@ winner here, at compile time: integers only, so that all replicas agree.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from decimal import Context, Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated
@@ -25,6 +25,8 @@ LOG_BITS = 12
 """The logarithm of a hash is read from a table by so many bits behind its leading one."""
 LOG_ONE = 1 << 40
 """One in the fixed-point logarithms, base 2."""
+MAX_REMEMBERED = 256
+"""Sets of options whose winners are remembered, and keys whose scores are: 32 MiB each at most."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +52,7 @@ def compile(
     return Hashed(settings.prefix_v4, settings.prefix_v6, won.astype(code).tobytes(), branches)
 
 
-@lru_cache(1024)
+@lru_cache(MAX_REMEMBERED)
 def winners(options: tuple[tuple[str, int], ...]) -> NDArray[np.int64]:
     """The index of the option that wins each bucket, of (key, weight) pairs.
 
@@ -64,10 +66,18 @@ def winners(options: tuple[tuple[str, int], ...]) -> NDArray[np.int64]:
         key, weight = options[index]
         if not weight and not alike:
             continue
-        score = _minus_log(_hashes(key)) // (weight or 1)
+        score = _scores(key) // (weight or 1)
         better = score < best
-        best[better], winner[better] = score[better], index
+        np.copyto(best, score, where=better)
+        np.copyto(winner, index, where=better)
+    winner.flags.writeable = False
     return winner
+
+
+@lru_cache(MAX_REMEMBERED)
+def _scores(key: str) -> NDArray[np.int64]:
+    """What a key scores in each bucket at weight 1."""
+    return _minus_log(_hashes(key))
 
 
 def _hashes(key: str) -> NDArray[np.uint64]:
@@ -84,23 +94,25 @@ def _hashes(key: str) -> NDArray[np.uint64]:
 
 
 def _minus_log(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """-log2((h + 1/2) / 2**64) in fixed point, for 64-bit hashes: at least 1."""
-    top = np.zeros(len(hashes), dtype=np.int64)  # the position of the leading one
-    rest = hashes.copy()
-    for shift in (32, 16, 8, 4, 2, 1):
-        high = rest >= np.uint64(1) << np.uint64(shift)
-        top[high] += shift
-        rest[high] >>= np.uint64(shift)
-    behind = hashes << (np.uint64(63) - top.astype(np.uint64))  # the leading one first
-    index = (behind >> np.uint64(63 - LOG_BITS)).astype(np.int64) & ((1 << LOG_BITS) - 1)
-    result: NDArray[np.int64] = (64 - top) * LOG_ONE - _table()[index]
+    """-log2(u) in fixed point, at least 1, for 64-bit hashes; u is their high 53 bits, made odd.
+
+    An integer of 53 bits is exact as a float of IEEE 754, so its bits are the place of its leading
+    one and what is behind that: floats are a layout here, and nothing is computed in them.
+    """
+    odd = (hashes >> np.uint64(11)) | np.uint64(1)
+    bits = odd.astype(np.float64).view(np.int64) >> (52 - LOG_BITS)
+    whole = (53 + 1023) - (bits >> LOG_BITS)
+    result: NDArray[np.int64] = whole * LOG_ONE - _table()[bits & ((1 << LOG_BITS) - 1)]
     return result
 
 
 @lru_cache(1)
 def _table() -> NDArray[np.int64]:
-    """log2(1 + (i + 1/2) / 2**LOG_BITS) in fixed point."""
-    size = 1 << LOG_BITS
-    return np.array(
-        [round(math.log2(1 + (i + 0.5) / size) * LOG_ONE) for i in range(size)], dtype=np.int64
+    """log2(1 + (i + 1/2) / 2**LOG_BITS) in fixed point, by decimals: the same on every platform."""
+    exact, half = Context(prec=30), 1 << (LOG_BITS + 1)  # of a step: (half + 2i + 1) / half
+    logs = (
+        exact.divide(exact.ln(Decimal(half + odd)), exact.ln(Decimal(2)))
+        for odd in range(1, half, 2)
     )
+    less = (LOG_BITS + 1) * LOG_ONE
+    return np.array([int(exact.multiply(log, LOG_ONE)) - less for log in logs], dtype=np.int64)
