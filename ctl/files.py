@@ -5,17 +5,18 @@ Raises RefusedError where a file is wrong; the rules are those of `ctl.validate`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gtm import codec
-from gtm.config import EXPECT, Reading, read_files
+from gtm.config import EXPECT, Reading, read_files, read_plain
 from gtm.errors import RefusedError
 from gtm.model import TYPES, Resources
 from gtm.ports import Problem
 from gtm.v1 import operator_pb2 as pb
 
-from . import diff, validate
+from . import client, diff, validate
 
 
 def read(paths: Sequence[str]) -> Reading:
@@ -39,6 +40,12 @@ def settled(reading: Reading) -> Resources:
     if review.resources is None:
         raise RefusedError(review.problems)
     return review.resources
+
+
+async def stored(asked: client.Client) -> Resources:
+    """What a coordinator has stored, filled in; RefusedError where it is no sound set."""
+    answer = await asked.get("all")
+    return settled(read_plain(json.loads(answer.resources or "{}"), validate.registered()))
 
 
 def plain(resources: Resources) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,7 @@ COMMANDS = {
     "explain": ("explain", "why a client gets the answer that it gets"),
     "simulate": ("simulate", "answers and load shares under a what-if, nothing touched"),
     "test": ("expect", "evaluate and prove expectations on routing"),
+    "geo": ("geo", "compare geo files, and put one in place by the resolvers' own check"),
     "version": ("version", "print the version"),
 }
 """Command -> (module under ctl.commands, what it does)."""

@@ -126,10 +126,11 @@ class Follower(Generic[T]):
     async def recompile(self, compiler: Compiler[T]) -> None:
         """Have `compiler` make the table in force anew, swap it, and go on with `compiler`.
 
-        The work is done in a thread, and news of the store go in force meanwhile as ever. Raises
-        what `compiler` raises; then everything stays as it was.
+        It is given the former table, to take over what it can. The work is done in a thread, and
+        news of the store go in force meanwhile as ever. Raises what `compiler` raises; then
+        everything stays as it was.
         """
-        table: T | None = None
+        table = self._base[1]
         view, rounds = None, 0
         while view is not self._view:
             view, rounds = self._view, rounds + 1

@@ -95,10 +95,10 @@ def chunks(revision: int, items: Sequence[Item], written: float) -> Iterator[byt
     yield digest.digest()
 
 
-def write(path: Path, parts: Iterable[bytes]) -> None:
+def write(path: Path, parts: Iterable[bytes], mode: int = 0o600) -> None:
     """Put `parts` in the place of `path`, all or nothing, and on the disk when it returns.
 
-    Raises OSError.
+    `mode` is who may read it. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -107,6 +107,7 @@ def write(path: Path, parts: Iterable[bytes]) -> None:
             for part in parts:
                 file.write(part)
             file.flush()
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:

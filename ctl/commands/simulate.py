@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from gtm.config import read_plain
 from gtm.errors import RefusedError, StartError
 from gtm.model import Resources
 from resolver.locate import open_locator
 
-from .. import client, diff, files, show, validate
+from .. import client, diff, files, show
 from ..simulate import Outcome, Share, simulate
 
 MAX_CLIENTS = 10_000
@@ -76,9 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _stored(args: argparse.Namespace) -> Resources:
     async with client.Client.of(args) as asked:
-        answer = await asked.get("all")
-    reading = read_plain(json.loads(answer.resources), validate.registered())
-    return files.settled(reading)
+        return await files.stored(asked)
 
 
 def _share(text: str) -> Share:
