@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gtm.ports import Problem
 from gtm.v1 import operator_pb2 as pb
 
 from . import show
 
+if TYPE_CHECKING:
+    from .effects import Effects
+
+MAX_EFFECTS = 40
+"""Changed answers that the human form lists."""
 MAX_VALUE_CHARS = 100
 """Longer values are cut in the diff; `-o json` has them whole."""
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
@@ -58,6 +63,42 @@ def render(changes: Iterable[pb.Change]) -> str:
             fields = []
         blocks.append("\n".join((title, *fields)))
     return "\n".join(blocks)
+
+
+def render_effects(found: Effects) -> str:
+    """The answers that a plan changes, and the addresses that it takes away, as people read it."""
+    lines = []
+    if found.changed:
+        lines.append("answers that change, with everything healthy:")
+    for one in found.changed[:MAX_EFFECTS]:
+        lines.append(f"    {one.instance} {one.type} for {one.line}:")
+        lines.append(f"      - {one.before or 'no such name'}")
+        lines.append(f"      + {one.after or 'no such name'}")
+    if len(found.changed) > MAX_EFFECTS:
+        lines.append(f"    and {len(found.changed) - MAX_EFFECTS} more; -o json has them")
+    if found.skipped:
+        lines.append(f"    {found.skipped} further instances were not compared")
+    if found.leaving:
+        lines.append(f"{found.leaving} addresses leave service")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def effects_json(found: Effects) -> dict[str, Any]:
+    """The stable shape of a plan's effects."""
+    return {
+        "answers": [
+            {
+                "instance": one.instance,
+                "line": one.line,
+                "type": one.type,
+                "before": one.before,
+                "after": one.after,
+            }
+            for one in found.changed
+        ],
+        "not_compared": found.skipped,
+        "addresses_leaving": found.leaving,
+    }
 
 
 def counted(changes: Iterable[pb.Change]) -> str:

@@ -63,6 +63,22 @@ def expected(reading: Reading) -> dict[str, list[Any]]:
     return {EXPECT: found} if found else {}
 
 
+def before_and_after(
+    stored: dict[str, dict[str, Any]], changes: Iterable[pb.Change]
+) -> tuple[Resources, Resources] | None:
+    """The whole stored set and what a plan makes of it; None where either can't be read."""
+    after = {kind: dict(named) for kind, named in stored.items()}
+    for change in changes:
+        named = after.setdefault(change.kind, {})
+        if change.after:
+            named[change.name] = json.loads(change.after)
+        else:
+            named.pop(change.name, None)
+    known = validate.registered()
+    sets = [validate.review(read_plain(data, known), known).resources for data in (stored, after)]
+    return (sets[0], sets[1]) if sets[0] is not None and sets[1] is not None else None
+
+
 def located(messages: Iterable[pb.Problem], reading: Reading) -> list[Problem]:
     """Problems that a coordinator found, with the file and line where their path was written."""
     return [reading.located(diff.problem(message)) for message in messages]
