@@ -1,12 +1,13 @@
 """Client tables over one geography and one set of lines, each made once.
 
 Decides which clients are told apart: whoever asks says what a client comes to, and gets a table of
-classes with what each class came to. Tables do not depend on health, so a change of state makes
-none. Pure.
+classes with what each class came to. Those of rules do not depend on health; those of policies may
+(who is nearest, of the members in play), so the least used go beyond a bound. Pure.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from .plan import Located, Node
 from .territory import Around, ClientTable, tabulate
 
 T = TypeVar("T", bound=Hashable)
+MAX_TABLES = 4_096
+"""Tables that are remembered; plans hold on to those that they use."""
 
 
 class Tables:
@@ -25,7 +28,7 @@ class Tables:
 
     def __init__(self, geography: Geography, lines: Mapping[str, ClientLine]) -> None:
         self.geography, self.lines = geography, lines
-        self._made: dict[Hashable, tuple[ClientTable, tuple[Hashable, ...]]] = {}
+        self._made: OrderedDict[Hashable, tuple[ClientTable, tuple[Hashable, ...]]] = OrderedDict()
 
     def table(
         self, key: Hashable, texts: Collection[str], outcome: Callable[[Client], T]
@@ -38,6 +41,10 @@ class Tables:
         made = self._made.get(key)
         if made is None:
             made = self._made[key] = self._make(texts, outcome)
+            if len(self._made) > MAX_TABLES:
+                self._made.popitem(last=False)
+        else:
+            self._made.move_to_end(key)
         return made  # type: ignore[return-value]
 
     def _make(
