@@ -21,7 +21,7 @@ from gtm.units import Duration
 from ..clients import Client
 from ..plan import Node
 from .base import Ground, Option
-from .nearest import MAX_PLACES, distances_to, least
+from .nearest import EQUAL_KM, MAX_PLACES, distances_to, least
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +54,8 @@ def compile(
 
     @lru_cache(MAX_PLACES)
     def nearest_to(where: Location) -> str:
-        return names[int(distances(where).argmin())]  # of equal ones the first by name
+        found = distances(where)
+        return names[int((found <= found.min() + EQUAL_KM).argmax())]  # of equals the first by name
 
     def choose(client: Client) -> tuple[int, ...]:
         for name, region in regions.items():

@@ -126,7 +126,7 @@ def test_latency_is_what_its_definition_says(
                 for name in sorted(measured)
                 if (point := regions[name].location) is not None
             }
-            stands = sorted(far, key=lambda name: far[name])
+            stands = [name for name in far if far[name] - 1.0 <= min(far.values())]
         trips = [
             option.rtt_us.get(stands[0], math.inf)
             if stands
