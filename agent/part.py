@@ -13,9 +13,11 @@ import gtm
 from gtm.errors import StartError
 from gtm.forms import label
 from gtm.links import Tls, channel
+from gtm.names import Names, is_server
 from gtm.telemetry import HttpDoor, transition
 
 from .link import Hello
+from .named import by_name
 from .probes import icmp
 from .results import ResultLog
 from .runner import Runner
@@ -27,6 +29,9 @@ DRAIN_S = 1.0
 """How long a stopping agent waits for its last results to be acknowledged."""
 SPARE_FILES = 64
 """Files that probes leave to the rest of the process."""
+
+NAMED = "family:domain"
+"""The capability to resolve targets that are names; agents without it are not assigned any."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 log = logging.getLogger("agent")
@@ -88,7 +93,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         region=region,
         agent_id=agent_id,
         version=gtm.__version__,
-        capabilities=(*types(), *_families()),
+        capabilities=(*types(), *_families(), NAMED),
         incarnation=uuid.uuid4().hex,
     )
     tls = Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
@@ -100,12 +105,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     if not port.isdigit() or not host:
         raise StartError(f"--http {settings.http!r} is not HOST:PORT", 2)
 
+    if settings.resolver and not is_server(settings.resolver):
+        raise StartError(f"--resolver {settings.resolver!r} is not ADDRESS:PORT", 2)
+
     results = ResultLog(settings.buffer)
     # A region is part of the phases: agents of several regions on one host don't probe in step.
     runner = Runner(
         f"{settings.region}/{hello.agent_id}",
         _room(settings.max_probes),
         lambda result: uplink.offer(result),
+        by_name(Names(settings.resolver)),
     )
     uplink = Uplink(settings.coordinators, hello, results, runner, tls, settings.insecure)
     door = HttpDoor(uplink.trouble)

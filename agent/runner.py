@@ -18,14 +18,12 @@ from gtm.telemetry import transition
 from gtm.variants import variants
 
 from . import metrics
-from .probes.base import Identity, Kind, Outcome, Probe, Reason, Target
+from .probes.base import STALLED_MS, Identity, Kind, Outcome, Probe, Reason, Target
 from .results import ProbeResult
 from .schedule import Schedule
 
 HARD_MS = 1000
 """A probe that has not ended so long after its own deadline is cancelled."""
-STALLED_MS = 250
-"""A time-out noticed so much later than due says that this agent was asleep, not the target."""
 LATE_MS = 100
 """A probe that began so long after it was due is counted as late."""
 PATIENCE_MS = 2000
@@ -97,7 +95,8 @@ class Standing:
         return before
 
 
-def _probe_of(target: Target) -> Probe | None:
+def probe_of(target: Target) -> Probe | None:
+    """The probe of a target, None where this agent has none for it."""
     module = variants("agent.probes").get(target.type)
     return None if module is None or target.unfit else module.probe
 
@@ -113,7 +112,7 @@ class Runner:
         agent_id: str,
         max_probes: int,
         on_result: Callable[[ProbeResult], None],
-        probe_of: Callable[[Target], Probe | None] = _probe_of,
+        probe_of: Callable[[Target], Probe | None] = probe_of,
     ) -> None:
         self._schedule = Schedule(agent_id)
         self._max_probes = max_probes

@@ -25,6 +25,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     cert: Annotated[str, Meta(description="PEM file: certificate shown to coordinators")] = ""
     key: Annotated[str, Meta(description="PEM file: its key")] = ""
     insecure: Annotated[bool, Meta(description="allow links in the clear beyond loopback")] = False
+    resolver: Annotated[
+        str,
+        Meta(
+            description="address:port of the DNS server for targets that are names; default: "
+            "those of /etc/resolv.conf"
+        ),
+    ] = ""
     max_probes: Annotated[
         int, Meta(ge=1, le=65536, description="probes under way at once; further ones wait")
     ] = 1000

@@ -35,6 +35,8 @@ def read_target(message: agent_pb2.Target) -> Target:
     else:
         try:
             settings = read_settings(known, message.options or "{}", message.port)
+            if message.ip_version not in (0, 4, 6):
+                raise ValueError(f"this agent does not know ip_version {message.ip_version}")
         except (ValueError, TypeError) as error:
             unfit = str(error)
     return Target(
@@ -49,6 +51,7 @@ def read_target(message: agent_pb2.Target) -> Target:
         rise=max(1, message.rise),
         settings=settings,
         unfit=unfit,
+        ip_version=message.ip_version,
     )
 
 

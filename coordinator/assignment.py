@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gtm.forms import is_domain
 from gtm.v1 import agent_pb2 as pb
 
 from .events import TargetKey
@@ -51,9 +52,10 @@ class Assignment:
         return len(self._wanted)
 
     def able(self, target: Assigned) -> bool:
-        """Whether the agent has the target's probe type and reaches its address family."""
-        family = "family:ipv6" if ":" in target.key.address else "family:ipv4"
-        return target.type in self._able and family in self._able
+        """Whether the agent has the target's probe type and reaches its family, names being one."""
+        address = target.key.address
+        family = "domain" if is_domain(address) else "ipv6" if ":" in address else "ipv4"
+        return target.type in self._able and f"family:{family}" in self._able
 
     def refresh(self, targets: Iterable[Assigned]) -> bool:
         """Take `targets` for what should be probed from now on; whether that must be sent."""
@@ -125,6 +127,7 @@ class Assignment:
             timeout_ms=target.timeout_ms,
             fall=target.fall,
             rise=target.rise,
+            ip_version=0 if target.ip_version == "auto" else target.ip_version,
         )
 
     def _indexed(self, probe: _Probe, number: int) -> int:
@@ -142,5 +145,11 @@ class Assignment:
         return index
 
 
-def _timing(target: Assigned) -> tuple[int, int, int, int]:
-    return (target.interval_ms, target.timeout_ms, target.fall, target.rise)
+def _timing(target: Assigned) -> tuple[int, int, int, int, int | str]:
+    return (
+        target.interval_ms,
+        target.timeout_ms,
+        target.fall,
+        target.rise,
+        target.ip_version,
+    )

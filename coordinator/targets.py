@@ -289,6 +289,7 @@ class Targets:
             fall=check.fall,
             rise=check.rise,
             regions=_together(who.regions),
+            ip_version=check.ip_version,
         )
 
     def _time(self, keys: Iterable[TargetKey]) -> None:

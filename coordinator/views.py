@@ -5,6 +5,8 @@ Values only, made on demand; nothing here decides anything.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from gtm.state import Health, Vote
@@ -28,6 +30,7 @@ class Assigned(Struct, frozen=True, kw_only=True):
     fall: int
     rise: int
     regions: frozenset[str]
+    ip_version: Literal["auto", 4, 6] = "auto"
 
 
 class RegionVoteView(Struct, frozen=True, kw_only=True):

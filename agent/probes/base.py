@@ -18,6 +18,8 @@ from gtm.options import settings
 
 MAX_TEXT = 160
 """Characters of a reason with its detail; what is longer is cut."""
+STALLED_MS = 250
+"""A time-out noticed so much later than due says that this agent was asleep, not the target."""
 
 Identity = tuple[str, str, int, str, str]
 """(check, address, port, type, options): targets with an equal one are probed once."""
@@ -54,10 +56,12 @@ class Reason(StrEnum):
     HOSTNAME = "certificate hostname mismatch"
     UNTRUSTED = "certificate untrusted"
     TLS = "tls"
+    DNS = "dns"
     # about this agent: no opinion
     RESOURCES = "agent out of resources"
     PERMISSION = "agent lacks permission"
     NO_ROUTE = "agent has no route"
+    DNS_SERVER = "agent has no dns server"
     SETTINGS = "settings"
     STALLED = "agent stalled"
     OVERRUN = "probe overran its deadline"
@@ -102,7 +106,9 @@ class ProbeSettings(Struct, frozen=True, kw_only=True):
 class Target(Struct, frozen=True):
     """What is probed, and how. `settings` are those of its type, read once from `options`.
 
-    `unfit` says why this agent cannot read them ("": it can).
+    `address` may be a domain name, of which `ip_version` says what is probed (4, 6, 0: both); a
+    probe itself sees one of its addresses, with the name in `name`. `unfit` says why this agent
+    cannot read the settings ("": it can).
     """
 
     check: str
@@ -116,11 +122,18 @@ class Target(Struct, frozen=True):
     rise: int = 2
     settings: Any = None
     unfit: str = ""
+    ip_version: int = 0
+    name: str = ""
 
     @property
     def identity(self) -> Identity:
         """What makes it this target; timing does not."""
         return (self.check, self.address, self.port, self.type, self.options)
+
+    @property
+    def host(self) -> str:
+        """What it is called: its name, else its address."""
+        return self.name or self.address
 
     @property
     def span_ms(self) -> int:

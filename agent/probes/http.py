@@ -1,8 +1,9 @@
 """Probe types `http` and `https`: one request, and everything expected of its answer, in time.
 
 The probe connects to the target's address, never to what a name resolves to; Host and SNI are
-what the settings say. It asks for one answer and closes. An answer's body is read to its end or
-for 64 KiB, whichever comes first; `expect_body` is looked for in that.
+what the settings say, else the name of a target that has one. It asks for one answer and closes. An
+answer's body is read to its end or for 64 KiB, whichever comes first; `expect_body` is looked for
+in that.
 
 Redirects (`follow_redirects`) are followed up to 5 times and only within the target: same scheme,
 same host, same port, same address. One that leads elsewhere fails the probe, since whether that
@@ -50,7 +51,7 @@ class Settings(ProbeSettings, frozen=True, kw_only=True):
         Literal["GET", "HEAD", "OPTIONS", "POST", "PUT"], Meta(description="request method")
     ] = "GET"
     host: Annotated[
-        str, Meta(description="Host sent, exactly so; default: the address, and a port not usual")
+        str, Meta(description="Host sent, exactly so; default: address or name, port if unusual")
     ] = ""
     headers: Annotated[Headers, Meta(description="further header fields to send")] = Headers()
     body: Annotated[str, Meta(max_length=16_384, description="body to send")] = ""
@@ -206,7 +207,7 @@ def _request(target: Target, settings: Settings, path: str) -> Request:
     return Request(
         settings.method,
         "https" if isinstance(settings, HttpsSettings) else "http",
-        settings.authority(target.address, target.port),
+        settings.authority(target.host, target.port),
         path,
         fields,
         settings.body.encode(),
@@ -228,7 +229,7 @@ async def _exchange(
                 key=settings.key,
                 alpn="h2" if settings.http2 else "http/1.1",
             )
-            protocol = await wire.start_tls(chosen, settings.server_name(target.address))
+            protocol = await wire.start_tls(chosen, settings.server_name(target.host))
             stages.end("tls", "waiting for the first byte")
             if settings.http2:
                 if protocol != "h2":

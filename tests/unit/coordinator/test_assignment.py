@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from agent.targets import read_target
 from coordinator import assignment
 from coordinator.assignment import Assignment, UsedUp
 from coordinator.events import TargetKey
 from coordinator.views import Assigned
+from gtm.v1 import agent_pb2
 
 ABLE = ("http", "family:ipv4")
 
@@ -92,3 +95,22 @@ def test_a_stream_that_used_up_its_indexes_says_so(monkeypatch: pytest.MonkeyPat
     made.refresh([target(1), target(2)])
     with pytest.raises(UsedUp):
         list(made.messages())
+
+
+def test_a_name_is_assigned_to_agents_that_resolve_with_the_ip_version_wanted() -> None:
+    """An agent without the capability would connect to whatever its own libraries make of it."""
+    named = replace(target(1), key=TargetKey("web", "app.example.com", 80))
+    old = Assignment((*ABLE, "family:ipv6"))
+    assert not old.able(named)
+    made = Assignment((*ABLE, "family:domain"))
+    made.refresh([named])
+    [both] = next(made.messages()).set
+    assert (both.address, both.ip_version) == ("app.example.com", 0)
+    assert made.refresh([replace(named, ip_version=6)])
+    [six] = next(made.messages()).set
+    assert (six.index, six.ip_version) == (both.index, 6)
+    assert read_target(six).ip_version == 6
+
+
+def test_an_ip_version_that_an_agent_does_not_know_gives_no_opinion() -> None:
+    assert "ip_version 5" in read_target(agent_pb2.Target(type="http", port=80, ip_version=5)).unfit
