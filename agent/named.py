@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gtm.forms import is_domain
 from gtm.model import Family
-from gtm.names import Names, Resolved, Unresolved
+from gtm.names import Addresses, Names, Unresolved
 
 from .probes.base import STALLED_MS, Kind, Outcome, Phases, Probe, Reason, Target
 from .runner import probe_of
@@ -68,7 +68,7 @@ async def _round(names: Names, probe: Probe, target: Target) -> Outcome:
     return replace(outcome, rtt_us=rtt_us, phases=phases)
 
 
-def chosen(found: Resolved) -> tuple[str, ...]:
+def chosen(found: Addresses) -> tuple[str, ...]:
     """The addresses that are probed: the families in turn, each in order, at most MAX_ADDRESSES."""
     turns = itertools.chain.from_iterable(itertools.zip_longest(found.ipv4, found.ipv6))
     return tuple(one for one in turns if one is not None)[:MAX_ADDRESSES]

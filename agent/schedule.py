@@ -24,7 +24,7 @@ EAGER_MS = 1000
 
 def spread(agent_id: str, identity: Identity) -> int:
     """A stable 64-bit hash of agent and target (BLAKE2b): equal in every process and version."""
-    text = "\0".join((agent_id, *map(str, identity)))
+    text = "\0".join((agent_id, *map(str, identity[:-1])))  # without the IP version
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 

@@ -1,8 +1,8 @@
 """What one agent's stream is told to probe: indexes, revisions, deltas. Pure.
 
-An index belongs to one probe (type, options, address, port) for as long as the stream lives and is
-never reused. Rows that come back are taken when they speak of the newest revision or the one before
-it; a set sent in several messages counts as one revision here.
+An index belongs to one probe (type, options, address, port, IP version) for as long as the stream
+lives and is never reused. Rows that come back are taken when they speak of the newest revision or
+the one before it; a set sent in several messages counts as one revision here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_PER_MESSAGE = 20_000
 MAX_INDEXES = 4_000_000
 """Indexes of one stream; when they are used up it ends, and the agent opens another one."""
 
-_Probe = tuple[TargetKey, str, str]
+_Probe = tuple[TargetKey, str, str, int | str]
 
 
 class UsedUp(Exception):
@@ -60,7 +60,7 @@ class Assignment:
     def refresh(self, targets: Iterable[Assigned]) -> bool:
         """Take `targets` for what should be probed from now on; whether that must be sent."""
         self._wanted = {
-            (target.key, target.type, target.options): target
+            (target.key, target.type, target.options, target.ip_version): target
             for target in targets
             if self.able(target)
         }
@@ -145,11 +145,5 @@ class Assignment:
         return index
 
 
-def _timing(target: Assigned) -> tuple[int, int, int, int, int | str]:
-    return (
-        target.interval_ms,
-        target.timeout_ms,
-        target.fall,
-        target.rise,
-        target.ip_version,
-    )
+def _timing(target: Assigned) -> tuple[int, int, int, int]:
+    return (target.interval_ms, target.timeout_ms, target.fall, target.rise)

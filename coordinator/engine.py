@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gtm.model import Resources
-from gtm.state import Health, PoolState, Routes
+from gtm.state import AddressSet, Health, PoolState, Routes
 
 from . import pool, route
 from .alarms import Alarms, conditions
@@ -37,12 +37,14 @@ from .events import (
     Now,
     PublishPool,
     PublishRoutes,
+    Resolved,
     Restored,
     TargetKey,
     Tick,
 )
 from .evidence import Evidence
 from .picture import Picture, agent_views, region_views
+from .sets import names_of, newest, sets_of
 from .targets import Targets
 from .verdicts import HEALTH, Verdicts
 from .views import AgentView, AlarmView, Assigned, RegionView, VerdictView
@@ -65,6 +67,7 @@ class Engine:
         self._configured = self._restored = False
         self._pools: dict[str, PoolState] = {}
         self._routes: dict[str, Routes] = {}
+        self._sets: dict[str, AddressSet] = {}  # of names of flattened pools
         self._known_ms: dict[str, int] = {}  # pools never published, and since when we know them
         self._now = Now(0, 0.0)
 
@@ -90,6 +93,14 @@ class Engine:
             case Met():
                 self._met = event.regions
                 return self._reconfigure(self._resources, now)
+            case Resolved():
+                self._sets |= event.sets
+                named = [
+                    name
+                    for name, config in self._resources.pools.items()
+                    if not names_of({name: config}).isdisjoint(event.sets)
+                ]
+                return self._evaluate(_NO_NUMBERS, now, pools=named)
             case Configured():
                 self._generation = event.generation
                 self._configured = True
@@ -124,9 +135,12 @@ class Engine:
             self._restored = True
             self._pools, self._routes = dict(stored.pools), dict(stored.routes)
             self._alarms.restore(stored.alarms)
+            self._sets = newest(self._sets, sets_of(stored.pools.values()))
             changed, dirty = self._targets.numbers(), set(resources.pools)
             gone_keys = self._verdicts.stored()
         if self._configured:
+            wanted = names_of(resources.pools)
+            self._sets = {name: one for name, one in self._sets.items() if name in wanted}
             self._pools = {
                 name: self._pools[name] for name in self._pools if name in resources.pools
             }
@@ -186,6 +200,7 @@ class Engine:
             patient=published is None and self._is_patient(name, now),
             generation=self._generation,
             wall_s=now.wall_s,
+            sets=self._sets,
         )
         if state is None or (published is not None and pool.same(state, published)):
             return []
@@ -274,6 +289,10 @@ class Engine:
     def pools(self) -> Mapping[str, PoolState]:
         """The states of the configured pools as judged; without those still withheld."""
         return MappingProxyType(self._pools)
+
+    def sets(self) -> Mapping[str, AddressSet]:
+        """What the names of flattened pools stand for."""
+        return MappingProxyType(self._sets)
 
     def withheld(self) -> frozenset[str]:
         """The configured pools that were never published and still wait for verdicts."""

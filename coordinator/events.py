@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from gtm.model import Resources
-from gtm.state import PoolState, Routes, VerdictRecord
+from gtm.state import AddressSet, PoolState, Routes, VerdictRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,11 +119,17 @@ class Digest(Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ("",)
 
 
+class Resolved(Struct, frozen=True, kw_only=True):
+    """What names of flattened pools resolve to from now on; other names keep their sets."""
+
+    sets: dict[str, AddressSet]
+
+
 class Tick(Struct, frozen=True):
     """Time passed: graces and withheld pools are looked at."""
 
 
-Incoming = Configured | Restored | Met | AgentFound | AgentLost | Frame | Digest | Tick
+Incoming = Configured | Restored | Met | AgentFound | AgentLost | Frame | Digest | Resolved | Tick
 
 
 # ---- out -----------------------------------------------------------------------------------

@@ -23,6 +23,12 @@ STREAMS_ENDED = Counter(
 EVENTS = Counter("gtm_coordinator_events_total", "Events that were judged", ["event"])
 DECISIONS = Counter("gtm_coordinator_decisions_total", "What was decided", ["decision"])
 VERDICTS = Counter("gtm_coordinator_verdict_changes_total", "Verdicts that changed", ["verdict"])
+RESOLUTIONS = Counter(
+    "gtm_coordinator_resolutions_total", "Names of flattened pools that were resolved", ["outcome"]
+)
+OLD_SETS = Gauge(
+    "gtm_coordinator_old_address_sets", "Flattened names that could not be resolved last time"
+)
 JUDGING = Histogram(
     "gtm_coordinator_judging_seconds",
     "From an event to its effects",

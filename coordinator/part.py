@@ -23,6 +23,7 @@ from gtm import codec, keys, links
 from gtm.errors import GtmError, StartError, StoreDenied, StoreError
 from gtm.etcd import connect
 from gtm.etcd_options import EtcdOptions
+from gtm.names import Names, is_server
 from gtm.ports import Policy
 from gtm.state import CoordinatorMember
 from gtm.store import Event, Store
@@ -33,6 +34,8 @@ from gtm.view import Changes, View
 from .apply import Applier
 from .election import Election, Leadership, Membership
 from .engine import Engine
+from .events import Resolved
+from .flatten import Flattener
 from .gateway import Gateway
 from .judge import Judge
 from .mirror import Mirror, Table
@@ -40,6 +43,7 @@ from .operator import Operator
 from .planner import Planner
 from .publisher import Publisher
 from .replicas import Replicas
+from .sets import names_of
 from .settings import Settings
 from .standing import Standing, StoreHealth
 from .status import Members, Status
@@ -132,6 +136,8 @@ class Coordinator:
     async def start(self) -> None:
         """Open the doors and begin to judge from what the store says. Raises StartError."""
         settings = self._settings
+        if settings.resolver and not is_server(settings.resolver):
+            raise StartError(f"--resolver {settings.resolver!r} is not ADDRESS:PORT", 2)
         tls = links.Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
         self.port = links.listen(self._server, settings.grpc, tls, insecure=settings.insecure)
         if settings.http:
@@ -155,6 +161,7 @@ class Coordinator:
         self._begin(self.publisher.run())
         self._begin(self.election.run())
         self._begin(self._store_health.run())
+        self._begin(self._flattener().run())
         await self._server.start()
         transition(
             log,
@@ -163,6 +170,16 @@ class Coordinator:
             grpc=self.address,
             http=self.http_port,
             version=gtm.__version__,
+        )
+
+    def _flattener(self) -> Flattener:
+        return Flattener(
+            Names(self._settings.resolver),
+            wanted=lambda: names_of(self.judge.view.config_pools),
+            known=self.engine.sets,
+            leads=lambda: self.leadership.fence > 0,
+            tell=lambda sets: self.judge.handle(Resolved(sets=sets)),
+            clock=lambda: self.judge.now,
         )
 
     def _serve(self) -> None:

@@ -26,6 +26,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     etcd_ca: Annotated[str, _doc("PEM file: whom to trust as etcd")] = ""
     etcd_cert: Annotated[str, _doc("PEM file: our certificate for etcd")] = ""
     etcd_key: Annotated[str, _doc("PEM file: its key")] = ""
+    resolver: Annotated[
+        str,
+        _doc(
+            "address:port of the DNS server for names of flattened pools; default: those of "
+            "/etc/resolv.conf"
+        ),
+    ] = ""
     geo: Annotated[tuple[str, ...], _doc("files in MaxMind format, for explain")] = ()
     ca: Annotated[str, _doc("PEM file: whose certificates clients must show")] = ""
     cert: Annotated[str, _doc("PEM file: the certificate of the gRPC door")] = ""

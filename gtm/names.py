@@ -48,12 +48,16 @@ class Unresolved(Exception):
         self.mute = mute
 
 
-class Resolved(Struct, frozen=True):
-    """Addresses of a name in canonical text, each family sorted, and the least TTL in seconds."""
+class Addresses(Struct, frozen=True):
+    """Addresses of a name in canonical text, each family sorted, and the least TTL in seconds.
+
+    `missing` are families asked for of which no server told whether there are any.
+    """
 
     ipv4: tuple[str, ...]
     ipv6: tuple[str, ...]
     ttl: int
+    missing: tuple[Family, ...] = ()
 
 
 class _Told(Struct, frozen=True):
@@ -73,7 +77,7 @@ class Names:
             raise ValueError(f"{server!r} is no ADDRESS:PORT of a DNS server")
         self._server, self._conf = server, conf
 
-    async def resolve(self, name: str, families: tuple[Family, ...], limit_s: float) -> Resolved:
+    async def resolve(self, name: str, families: tuple[Family, ...], limit_s: float) -> Addresses:
         """The addresses of `name` in `families`, within `limit_s`. Raises Unresolved.
 
         One family is enough; why the other has none is then not told.
@@ -94,7 +98,8 @@ class Names:
             raise Unresolved(trouble)
         ttl = min(one.ttl for one in told if one.addresses)
         lists = [found[family].addresses if family in found else () for family in _TYPES]
-        return Resolved(lists[0], lists[1], ttl)
+        missing = tuple(family for family in families if found[family].trouble)
+        return Addresses(lists[0], lists[1], ttl, missing)
 
     def _servers(self) -> list[tuple[str, int]]:
         """Whom to ask; the file is read anew each time, so that a change of it counts at once."""

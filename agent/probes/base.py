@@ -21,8 +21,8 @@ MAX_TEXT = 160
 STALLED_MS = 250
 """A time-out noticed so much later than due says that this agent was asleep, not the target."""
 
-Identity = tuple[str, str, int, str, str]
-"""(check, address, port, type, options): targets with an equal one are probed once."""
+Identity = tuple[str, str, int, str, str, int]
+"""(check, address, port, type, options, IP version): targets with an equal one are probed once."""
 
 
 class Kind(IntEnum):
@@ -128,7 +128,14 @@ class Target(Struct, frozen=True):
     @property
     def identity(self) -> Identity:
         """What makes it this target; timing does not."""
-        return (self.check, self.address, self.port, self.type, self.options)
+        return (
+            self.check,
+            self.address,
+            self.port,
+            self.type,
+            self.options,
+            self.ip_version,
+        )
 
     @property
     def host(self) -> str:

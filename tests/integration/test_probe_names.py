@@ -14,7 +14,7 @@ import pytest
 from agent.named import by_name, chosen, together
 from agent.probes import http, icmp, tcp
 from agent.probes.base import Kind, Outcome, Reason, Target, read_settings
-from gtm.names import Names, Resolved, Unresolved
+from gtm.names import Addresses, Names, Unresolved
 from tests.name_server import NameServer, name_server
 
 pytestmark = pytest.mark.integration
@@ -173,8 +173,8 @@ async def test_a_round_keeps_the_checks_timeout() -> None:
 
 def test_at_most_four_addresses_are_probed_the_families_in_turn() -> None:
     four = ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5")
-    assert chosen(Resolved(four, (), 60)) == four[:4]
-    assert chosen(Resolved(four, ("2001:db8::1",), 60)) == (
+    assert chosen(Addresses(four, (), 60)) == four[:4]
+    assert chosen(Addresses(four, ("2001:db8::1",), 60)) == (
         "192.0.2.1",
         "2001:db8::1",
         "192.0.2.2",
@@ -224,4 +224,4 @@ async def test_the_second_server_answers_when_the_first_does_not() -> None:
         names = Names()
         names._servers = lambda: [("127.0.0.1", broken.port), ("127.0.0.1", well.port)]  # type: ignore[method-assign]
         found = await names.resolve("app.test", ("ipv4",), 1.0)
-    assert found == Resolved(("192.0.2.1", "192.0.2.2"), (), 60)
+    assert found == Addresses(("192.0.2.1", "192.0.2.2"), (), 60)

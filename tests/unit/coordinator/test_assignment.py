@@ -107,8 +107,10 @@ def test_a_name_is_assigned_to_agents_that_resolve_with_the_ip_version_wanted() 
     [both] = next(made.messages()).set
     assert (both.address, both.ip_version) == ("app.example.com", 0)
     assert made.refresh([replace(named, ip_version=6)])
-    [six] = next(made.messages()).set
-    assert (six.index, six.ip_version) == (both.index, 6)
+    changed = next(made.messages())
+    [six] = changed.set
+    assert (list(changed.remove), six.ip_version) == ([both.index], 6)
+    assert six.index != both.index
     assert read_target(six).ip_version == 6
 
 
