@@ -72,6 +72,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     geo: Annotated[
         tuple[str, ...], Meta(description="MaxMind-format files; default: the embedded one")
     ] = ()
+    resolver: Annotated[
+        str,
+        Meta(description="DNS server for members that are names; default: those of this machine"),
+    ] = ""
     allow_mass_change: Annotated[
         bool, Meta(description="apply even what takes much out of service")
     ] = False
@@ -269,7 +273,11 @@ class Up:
         geo = [f"--geo={','.join(given.geo)}"] if given.geo else []
         doors = ["--id=coordinator", f"--grpc={ports.grpc}", f"--http={ports.http}"]
         parts = [
-            Part(name="coordinator", arguments=("coordinator", *etcd, *geo, *doors), environ=secret)
+            Part(
+                name="coordinator",
+                arguments=("coordinator", *etcd, *geo, *doors, *self._resolver()),
+                environ=secret,
+            )
         ]
         for number in range(ports.resolvers):
             name = f"resolver-{number + 1}"
@@ -286,6 +294,10 @@ class Up:
             parts.append(Part(name=name, arguments=tuple(arguments), environ=secret))
         return parts
 
+    def _resolver(self) -> list[str]:
+        """Whom those parts ask that resolve names."""
+        return [f"--resolver={self._settings.resolver}"] if self._settings.resolver else []
+
     def _agents(self, ports: Ports, names: Sequence[str]) -> list[Part]:
         """An agent for each region."""
         return [
@@ -297,6 +309,7 @@ class Up:
                     f"--region={name}",
                     f"--coordinators={ports.grpc}",
                     f"--http={ports.agent(number)}",
+                    *self._resolver(),
                 ),
             )
             for number, name in enumerate(names)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from coordinator import metrics
 from coordinator.engine import Engine
 from coordinator.events import Configured, Effect, Now, PublishPool, Resolved, Restored, Tick
 from coordinator.flatten import FIRST_RETRY_S, Flattener
+from coordinator.planner import Request
 from coordinator.pool import RESOLVING_MS
 from coordinator.sets import LEAST_S, LEAST_TTL_S, names_of, news, sets_of
+from gtm import codec, keys
+from gtm.errors import StartError
+from gtm.memory import MemoryStore
 from gtm.model import Address, Pool, Resources
 from gtm.names import Addresses, Names
 from gtm.state import AddressSet, PoolState
@@ -201,3 +208,33 @@ async def test_only_the_leader_asks_and_a_new_one_asks_at_once() -> None:
         assert server.asked == []
         stage.leads = True
         assert await stage.look() == [("192.0.2.1",)]
+
+
+async def test_a_coordinator_publishes_addresses_and_keeps_them_over_a_restart_without_dns(
+    helpers: Any,
+) -> None:
+    given = {**helpers.SMALL, "pools": {"a": {"type": "domain", "flatten": True}}}
+    given["pools"]["a"]["addresses"] = [{"value": "a.test"}]
+    store = MemoryStore()
+
+    async def published() -> Any:
+        found = await store.get(keys.pool("a"))
+        return None if found is None else codec.decode(found.value, PoolState).members[0].set
+
+    async with name_server() as server:
+        server.rows["a.test"] = ["A 192.0.2.1"]
+        async with helpers.coordinator(store, resolver=server.address) as made:
+            await made.applier.apply(Request(given=given))
+            first = await helpers.until(published)
+    assert first.addresses == ("192.0.2.1",)
+    async with helpers.coordinator(store, resolver=server.address) as made:
+        await helpers.until(lambda: made.leadership.fence)
+        await helpers.until(lambda: metrics.OLD_SETS._value.get() == 1)
+        assert made.engine.sets() == {"a.test": first}
+        assert await published() == first
+
+
+async def test_a_coordinator_refuses_a_dns_server_that_is_none(helpers: Any) -> None:
+    with pytest.raises(StartError, match=r"--resolver 'dns\.test' is not ADDRESS:PORT"):
+        async with helpers.coordinator(MemoryStore(), resolver="dns.test"):
+            pass
