@@ -5,8 +5,9 @@ evaluation belong into one transaction. Effects are differences to what the stor
 `Restored` said, and the engine's own earlier effects. Nothing comes out before both `Configured`
 and `Restored` came in, in either order.
 
-    frame, digest -> evidence (hysteresis) -> verdicts (quorum) -> pool -> effects
-    configuration -> targets ------------------^                  `-> route
+    frame, digest -> evidence (hysteresis) -> verdicts (quorum) -> pool -> route -> effects
+    configuration -> targets ------------------^                   ^       ^
+    forces --------------------------------------------------------+-------+
 
 Setting regions aside belongs between evidence and verdicts, the guard and damping between verdicts
 and pool.
@@ -21,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gtm.model import Resources
-from gtm.state import AddressSet, Health, PoolState, Routes
+from gtm.state import AddressSet, Force, Health, PoolState
 
-from . import pool, route
+from . import pool
 from .alarms import Alarms, conditions
 from .events import (
     AgentFound,
@@ -31,19 +32,22 @@ from .events import (
     Configured,
     Digest,
     Effect,
+    EndForce,
+    Forced,
     Frame,
     Incoming,
     Met,
     Now,
     PublishPool,
-    PublishRoutes,
     Resolved,
     Restored,
     TargetKey,
     Tick,
 )
 from .evidence import Evidence
+from .forces import Forces
 from .picture import Picture, agent_views, region_views
+from .router import Router
 from .sets import names_of, newest, sets_of
 from .targets import Targets
 from .verdicts import HEALTH, Verdicts
@@ -66,8 +70,9 @@ class Engine:
         self._stored: Restored | None = None  # what came before the first configuration
         self._configured = self._restored = False
         self._pools: dict[str, PoolState] = {}
-        self._routes: dict[str, Routes] = {}
         self._sets: dict[str, AddressSet] = {}  # of names of flattened pools
+        self._forces = Forces()
+        self._router = Router(self._forces)
         self._known_ms: dict[str, int] = {}  # pools never published, and since when we know them
         self._now = Now(0, 0.0)
 
@@ -101,6 +106,9 @@ class Engine:
                     if not names_of({name: config}).isdisjoint(event.sets)
                 ]
                 return self._evaluate(_NO_NUMBERS, now, pools=named)
+            case Forced():
+                touched = self._forces.replace(event.forces, now)
+                return self._evaluate(_NO_NUMBERS, now, forced=touched, again=True)
             case Configured():
                 self._generation = event.generation
                 self._configured = True
@@ -133,7 +141,9 @@ class Engine:
             if not self._restored:
                 self._evidence.restore(alike, now.mono_ms)
             self._restored = True
-            self._pools, self._routes = dict(stored.pools), dict(stored.routes)
+            self._pools = dict(stored.pools)
+            self._router.restore(stored.routes)
+            self._forces.restore(stored.forces, now)
             self._alarms.restore(stored.alarms)
             self._sets = newest(self._sets, sets_of(stored.pools.values()))
             changed, dirty = self._targets.numbers(), set(resources.pools)
@@ -144,9 +154,7 @@ class Engine:
             self._pools = {
                 name: self._pools[name] for name in self._pools if name in resources.pools
             }
-            self._routes = {
-                name: self._routes[name] for name in self._routes if name in resources.instances
-            }
+            self._router.configure(resources)
             self._known_ms = {
                 name: self._known_ms.get(name, now.mono_ms)
                 for name in resources.pools
@@ -155,7 +163,9 @@ class Engine:
         added = np.array([self._targets.number(key) for key in changes.added], dtype=np.intp)
         moved = np.array([new for _, new in changes.moved], dtype=np.intp)
         numbers = np.unique(np.concatenate((changed, retimed, added, moved)))
-        return self._evaluate(numbers, now, gone=gone_keys, pools=dirty, routes=True, alarms=True)
+        return self._evaluate(
+            numbers, now, gone=gone_keys, pools=dirty, routes=resources.instances, alarms=True
+        )
 
     # ---- the one evaluation ------------------------------------------------------------------
 
@@ -166,24 +176,43 @@ class Engine:
         *,
         gone: Iterable[TargetKey] = (),
         pools: Iterable[str] = (),
-        routes: bool = False,
+        routes: Iterable[str] = (),
+        forced: Iterable[str] = (),
+        again: bool = False,
         alarms: bool = False,
     ) -> list[Effect]:
-        """Judge targets whose votes or rules changed, then what stands above them."""
+        """Judge targets whose votes or rules changed, then what stands above them.
+
+        `forced` are the targets of forces that came or went; `again`: those that ended earlier and
+        are still stored are to be deleted once more.
+        """
         if not (self._configured and self._restored):
             return []
         effects: list[Effect] = []
-        dirty = set(pools)
+        undeleted = self._forces.undeleted() if again else []
+        over = self._forces.over(now)
+        for target in over:
+            self._forces.end(target)
+        released = self._forces.releases()
+        named = {target.partition("/")[0] for target in (*forced, *over, *released)}
+        dirty = {*pools, *named.intersection(self._resources.pools)}
         if numbers.size:
             turned, records = self._verdicts.judge(numbers, now)
             effects += records
             for key in turned:
                 dirty.update(self._targets.pools_of[key])
         effects += self._verdicts.forget(gone)
+        changed: list[str] = []
         for name in sorted(dirty):
-            effects += self._judge_pool(name, now)
-        if routes:
-            effects += self._judge_routes(now)
+            judged = self._judge_pool(name, now)
+            effects += judged
+            changed += [effect.name for effect in judged]
+        instances = {*routes, *named, *self._router.of_pools(changed), *self._router.due(now)}
+        effects += self._router.judge(instances, self._pools, self._generation, now)
+        for target in released:
+            self._forces.end(target)
+        ended = dict.fromkeys((*undeleted, *over, *released))
+        effects += [EndForce(target=target) for target in ended]
         if alarms:
             holding = conditions(
                 self._resources, self._targets, self._verdicts.pending, self.regions()
@@ -191,16 +220,20 @@ class Engine:
             effects += self._alarms.update(holding, now)
         return effects
 
-    def _judge_pool(self, name: str, now: Now) -> list[Effect]:
+    def _judge_pool(self, name: str, now: Now) -> list[PublishPool]:
         config, published = self._resources.pools[name], self._pools.get(name)
         state = pool.judge(
             config,
-            [[self._verdicts.health(key) for key in keys] for keys in self._targets.of_pool(name)],
+            [
+                [(key.check, self._verdicts.health(key)) for key in keys]
+                for keys in self._targets.of_pool(name)
+            ],
             published,
             patient=published is None and self._is_patient(name, now),
             generation=self._generation,
             wall_s=now.wall_s,
             sets=self._sets,
+            forces=self._forces.of_pool(name),
         )
         if state is None or (published is not None and pool.same(state, published)):
             return []
@@ -215,25 +248,6 @@ class Engine:
     def _impatient(self, now: Now) -> list[str]:
         """The withheld pools whose time is up."""
         return [name for name in self._known_ms if not self._is_patient(name, now)]
-
-    def _judge_routes(self, now: Now) -> list[Effect]:
-        effects: list[Effect] = []
-        for name, instance in sorted(self._resources.instances.items()):
-            published = self._routes.get(name)
-            judged = route.judge(
-                instance,
-                self._resources.pools,
-                published,
-                generation=self._generation,
-                wall_s=now.wall_s,
-            )
-            if judged is None and published is not None:
-                del self._routes[name]
-                effects.append(PublishRoutes(instance=name, routes=None))
-            elif judged is not None and (published is None or judged.rules != published.rules):
-                self._routes[name] = judged
-                effects.append(PublishRoutes(instance=name, routes=judged))
-        return effects
 
     # ---- what others see ---------------------------------------------------------------------
 
@@ -305,6 +319,10 @@ class Engine:
     def agents(self, now: Now | None = None) -> list[AgentView]:
         """Every agent that streams, or whose opinions still count."""
         return agent_views(self._evidence, now or self._now)
+
+    def forces(self) -> list[Force]:
+        """The operators' forces that stand."""
+        return self._forces.standing()
 
     def alarms(self) -> list[AlarmView]:
         """The alarms that stand."""

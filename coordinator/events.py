@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from gtm.model import Resources
-from gtm.state import AddressSet, PoolState, Routes, VerdictRecord
+from gtm.state import AddressSet, Force, PoolState, Routes, VerdictRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,9 +53,9 @@ class Restored(Struct, frozen=True, kw_only=True):
     """What the store says at start, before any result: verdicts and published states.
 
     Votes in the records count for one grace; `pools` and `routes` are what resolvers serve now,
-    `alarms` those that stand (id -> text and Unix time). A later one, after a takeover, a refused
-    write or a gap in the watch, replaces what the engine believes to be stored, standing verdicts
-    included, but not what agents said meanwhile.
+    `alarms` those that stand (id -> text and Unix time), `forces` are by target. A later one, after
+    a takeover, a refused write or a gap in the watch, replaces what the engine believes to be
+    stored, standing verdicts included, but not what agents said meanwhile.
     """
 
     verdicts: dict[TargetKey, VerdictRecord]
@@ -63,12 +63,19 @@ class Restored(Struct, frozen=True, kw_only=True):
     routes: dict[str, Routes]
     met: frozenset[str] = frozenset()
     alarms: dict[str, tuple[str, float]] = field(default_factory=dict)
+    forces: dict[str, Force] = field(default_factory=dict)
 
 
 class Met(Struct, frozen=True, kw_only=True):
     """The regions met by any coordinator, as the store lists them now."""
 
     regions: frozenset[str]
+
+
+class Forced(Struct, frozen=True, kw_only=True):
+    """The operators' forces by target, as the store lists them now."""
+
+    forces: dict[str, Force]
 
 
 class AgentFound(Struct, frozen=True, kw_only=True):
@@ -129,7 +136,9 @@ class Tick(Struct, frozen=True):
     """Time passed: graces and withheld pools are looked at."""
 
 
-Incoming = Configured | Restored | Met | AgentFound | AgentLost | Frame | Digest | Resolved | Tick
+Incoming = (
+    Configured | Restored | Met | Forced | AgentFound | AgentLost | Frame | Digest | Resolved | Tick
+)
 
 
 # ---- out -----------------------------------------------------------------------------------
@@ -156,6 +165,12 @@ class PublishVerdict(Struct, frozen=True, kw_only=True):
     record: VerdictRecord | None
 
 
+class EndForce(Struct, frozen=True, kw_only=True):
+    """Delete `forces/<target>`: its time is up, or what it asked for once is done."""
+
+    target: str
+
+
 class RaiseAlarm(Struct, frozen=True, kw_only=True):
     """Something that an operator should know stands from now on."""
 
@@ -169,4 +184,4 @@ class ClearAlarm(Struct, frozen=True, kw_only=True):
     id: str
 
 
-Effect = PublishPool | PublishRoutes | PublishVerdict | RaiseAlarm | ClearAlarm
+Effect = PublishPool | PublishRoutes | PublishVerdict | EndForce | RaiseAlarm | ClearAlarm

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gtm.model import Resources
-from gtm.state import PoolState
+from gtm.state import Member, PoolState
 
 from .events import Now, TargetKey
 from .evidence import Evidence
@@ -38,7 +38,7 @@ class Picture:
         self._verdicts = verdicts
         self._pools = pools
         self._now = now
-        self._reasons: dict[str, dict[str, str]] = {}
+        self._members: dict[str, dict[str, Member]] = {}
 
     def listing(self, filter: str) -> list[VerdictView]:
         """The verdicts over an address, a pool, an instance or a check; all of them for ""."""
@@ -62,10 +62,12 @@ class Picture:
         tally = self._evidence.tally(who.regions, np.array([number], dtype=np.intp))
         decision = decide(who, int(tally.ups[0]), int(tally.downs[0]), code)
         pools = self._targets.pools_of[key]
+        members = [self._member(pool, key.address) for pool in pools]
         return VerdictView(
             target=key,
             pools=pools,
-            why=tuple(self._why(pool, key.address) for pool in pools),
+            why=tuple("withheld" if one is None else one.why for one in members),
+            forced=any(one is not None and one.judged for one in members),
             verdict=HEALTH[code],
             pending=decision.pending,
             wavering=self._evidence.wavers(who.regions, number),
@@ -76,12 +78,12 @@ class Picture:
             ),
         )
 
-    def _why(self, pool: str, address: str) -> str:
-        if pool not in self._reasons:
+    def _member(self, pool: str, address: str) -> Member | None:
+        if pool not in self._members:
             state = self._pools.get(pool)
             members = () if state is None else state.members
-            self._reasons[pool] = {member.value: member.why for member in members}
-        return self._reasons[pool].get(address, "withheld")
+            self._members[pool] = {member.value: member for member in members}
+        return self._members[pool].get(address)
 
 
 def region_views(resources: Resources, met: frozenset[str], evidence: Evidence) -> list[RegionView]:

@@ -1,40 +1,70 @@
 """From verdicts to a pool's published state: who is in, who is out, and why. Pure.
 
-An address is judged by its mode, then by the verdicts over its checks; what no verdict speaks of
-keeps its published state. Whether the pool as a whole is available is `gtm.availability`'s
-business, and which pool serves is the resolver's and `route`'s.
+An address is judged by an operator's force, else its mode, else the verdicts over its checks; what
+no verdict speaks of keeps its published state. What a pool remembers stands here too: the member in
+force of a sequence that is not pre-emptive, and who was answered when it was last available.
+Whether it is available is `gtm.availability`'s business, and which pool serves is the resolver's
+and `route`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
-from gtm.model import Address, Check, Pool
-from gtm.state import EXCLUDED, AddressSet, Health, Member, PoolState, Why
+from gtm.availability import available
+from gtm.choices import Judgement
+from gtm.model import Address, Check, Pool, Steering
+from gtm.state import (
+    EXCLUDED,
+    AddressSet,
+    ForceAction,
+    Health,
+    LastGood,
+    Member,
+    PoolState,
+    Why,
+)
 
-from .targets import probe_ms
+from .targets import checks_of, probe_ms
 
 RESOLVING_MS = 5000
 """How long an unpublished flattened pool waits for its names, at least."""
+WHOLE = ""
+"""What stands for the pool itself among the forces on its members."""
+NO_FORCES: Mapping[str, ForceAction] = MappingProxyType({})
 NO_SETS: Mapping[str, AddressSet] = MappingProxyType({})
 
-_IN: frozenset[Why] = frozenset({"up", "unmonitored", "online", "unknown_as_up"})
-_KEPT: frozenset[Why] = frozenset({"up", "down", "unmonitored", "online"})
+_IN: frozenset[Why] = frozenset(
+    {"up", "unmonitored", "online", "unknown_as_up", "manual_up", "forced_up"}
+)
+_KEPT: frozenset[Why] = frozenset({"up", "down", "unmonitored", "online", "manual_up"})
 """Published reasons that an address without a verdict keeps; any other leaves it unknown."""
+_MODES: Mapping[str, Why] = {
+    "online": "online",
+    "offline": "offline",
+    "manual_up": "manual_up",
+    "manual_down": "manual_down",
+}
+_FORCED: Mapping[str, Why] = {"up": "forced_up", "down": "forced_down", "drain": "drained"}
+
+Verdicts = Sequence[tuple[str, Health]]
+"""The verdicts over one address, by check."""
 
 
-def address_health(verdicts: Iterable[Health]) -> Health:
-    """What the verdicts over an address's checks make together: up when all are.
+def address_health(judgement: Judgement, verdicts: Iterable[tuple[str, Health]]) -> Health:
+    """What the verdicts over an address's checks make together.
 
     A check without a verdict is left out.
     """
-    judged = [verdict for verdict in verdicts if verdict != "unknown"]
-    if not judged:
-        return "unknown"
-    return "up" if all(verdict == "up" for verdict in judged) else "down"
+    up = judgement.up(
+        (check, verdict == "up") for check, verdict in verdicts if verdict != "unknown"
+    )
+    return "unknown" if up is None else "up" if up else "down"
 
 
 def patience_ms(pool: Pool, checks: Mapping[str, Check]) -> int:
@@ -42,54 +72,83 @@ def patience_ms(pool: Pool, checks: Mapping[str, Check]) -> int:
 
     A flattened one waits at least `RESOLVING_MS`, for addresses.
     """
-    named = [checks[name] for name in pool.checks if name in checks]
+    named = [checks[name] for name in checks_of(pool) if name in checks]
     least = RESOLVING_MS if _flat(pool) else 0
     return max((check.fall * (probe_ms(check) + 1000) + 2000 for check in named), default=least)
 
 
+@lru_cache(maxsize=1024)
+def stays(steering: Steering) -> bool:
+    """Whether it is a sequence that stays with whom it chose while that one is there."""
+    if steering.type != "sequence":
+        return False
+    return msgspec.json.decode(steering.options).get("preemptive") is False
+
+
 def judge(
     pool: Pool,
-    verdicts: Sequence[Sequence[Health]],
+    verdicts: Sequence[Verdicts],
     published: PoolState | None,
     *,
     patient: bool,
     generation: int,
     wall_s: float,
     sets: Mapping[str, AddressSet] = NO_SETS,
+    forces: Mapping[str, ForceAction] = NO_FORCES,
 ) -> PoolState | None:
     """The state of `pool`, given each address's verdicts (in the order of its addresses).
 
     None: it was never published and waits, as long as it is `patient`, for a verdict over each of
     its smart addresses, and an address for each of its names. A member that is as it was keeps its
-    `since`. `sets` are what names of flattened pools stand for.
+    `since`. `sets` are what names of flattened pools stand for, `forces` maps a member's value, or
+    `WHOLE`, to what an operator wants of it.
     """
     sets = sets if _flat(pool) else NO_SETS
     before = {} if published is None else {member.value: member for member in published.members}
-    reasons = [
-        _why(pool, address, address_health(of), before.get(address.value))
+    judged = [
+        _why(pool, address, of, before.get(address.value))
         for address, of in zip(pool.addresses, verdicts, strict=True)
     ]
     if _flat(pool):
-        reasons = [
+        judged = [
             why if why in EXCLUDED or address.value in sets else "unresolved"
-            for address, why in zip(pool.addresses, reasons, strict=True)
+            for address, why in zip(pool.addresses, judged, strict=True)
         ]
-    if published is None and patient and not {"unknown", "unresolved"}.isdisjoint(reasons):
+    if published is None and patient and not {"unknown", "unresolved"}.isdisjoint(judged):
         return None
-    if not any(why in _IN for why in reasons):
-        reasons = ["unknown_as_up" if why == "unknown" else why for why in reasons]
-    return PoolState(
+    if not any(why in _IN for why in judged):
+        judged = ["unknown_as_up" if why == "unknown" else why for why in judged]
+    on = [forces.get(address.value) or forces.get(WHOLE) for address in pool.addresses]
+    reasons = [_forced(why, force) for why, force in zip(judged, on, strict=True)]
+    places = [_places(sets.get(address.value)) for address in pool.addresses]
+    answered = frozenset[str]().union(
+        *(place for place, why in zip(places, reasons, strict=True) if why in _IN)
+    )
+    members = tuple(
+        _member(
+            address,
+            why,
+            own if force else "",
+            sets.get(address.value),
+            counted=why in _IN or (why == "drained" and own in _IN and place <= answered),
+            before=before.get(address.value),
+            wall_s=wall_s,
+        )
+        for address, why, own, force, place in zip(
+            pool.addresses, reasons, judged, on, places, strict=True
+        )
+    )
+    state = PoolState(
         generation=generation,
         type=pool.type,
         flatten=pool.flatten,
         steering=pool.steering,
         min_available=pool.min_available,
         max_answers=pool.max_answers,
-        members=tuple(
-            _member(address, why, before.get(address.value), wall_s, sets)
-            for address, why in zip(pool.addresses, reasons, strict=True)
-        ),
+        members=members,
+        member_in_force=_in_force(pool, members, published),
     )
+    return msgspec.structs.replace(state, last_good=_last_good(state, published, wall_s))
 
 
 def same(one: PoolState, other: PoolState) -> bool:
@@ -101,38 +160,89 @@ def _flat(pool: Pool) -> bool:
     return pool.type == "domain" and pool.flatten
 
 
-def _why(pool: Pool, address: Address, health: Health, before: Member | None) -> Why:
-    """The reason of one member, with `unknown` where only the others can tell."""
-    if address.mode == "online":
-        return "online"
-    if address.mode == "offline":
-        return "offline"
-    if not pool.checks:
+def _why(pool: Pool, address: Address, verdicts: Verdicts, before: Member | None) -> Why:
+    """What one member is without forces, with `unknown` where only the others can tell."""
+    if address.mode != "smart":
+        return _MODES[address.mode]
+    if not address.checked_by(pool):
         return "unmonitored"
+    health = address_health(pool.check_judgement, verdicts)
     if health != "unknown":
         return health
-    return before.why if before is not None and before.why in _KEPT else "unknown"
+    kept = "unknown" if before is None else before.judged or before.why
+    return kept if kept in _KEPT else "unknown"
+
+
+def _forced(judged: Why, force: ForceAction | None) -> Why:
+    """What a member is under `force`.
+
+    Who is out of all totals can't be drained, and a name without an address can't be answered.
+    """
+    if force is None or (force == "drain" and judged in EXCLUDED):
+        return judged
+    if judged == "unresolved" and force != "down":
+        return judged
+    return _FORCED.get(force, judged)
+
+
+def _places(found: AddressSet | None) -> frozenset[str]:
+    """The families that a member of a flattened pool is in; for others all members are in one."""
+    if found is None:
+        return frozenset({""})
+    return frozenset("ipv6" if ":" in address else "ipv4" for address in found.addresses)
 
 
 def _member(
     address: Address,
     why: Why,
+    judged: Why | Literal[""],
+    found: AddressSet | None,
+    *,
+    counted: bool,
     before: Member | None,
     wall_s: float,
-    sets: Mapping[str, AddressSet],
 ) -> Member:
-    inside = why in _IN
-    as_before = before is not None and (before.why, before.answered, before.counted) == (
-        why,
-        inside,
-        inside,
-    )
-    return Member(
+    member = Member(
         value=address.value,
         weight=address.weight,
-        answered=inside,
-        counted=inside,
+        lines=address.lines,
+        location=address.location,
+        answered=why in _IN,
+        counted=counted,
         why=why,
-        since=before.since if before is not None and as_before else wall_s,
-        set=sets.get(address.value),
+        judged=judged,
+        since=wall_s,
+        set=found,
     )
+    as_before = before is not None and (before.why, before.answered, before.counted) == (
+        member.why,
+        member.answered,
+        member.counted,
+    )
+    if before is None or not as_before:
+        return member
+    return msgspec.structs.replace(member, since=before.since)
+
+
+def _in_force(pool: Pool, members: tuple[Member, ...], published: PoolState | None) -> str:
+    """Whom a sequence that stays answers: who was in force, else the first; "" for others."""
+    if not stays(pool.steering):
+        return ""
+    answered = [member.value for member in members if member.answered]
+    if published is not None and published.member_in_force in answered:
+        return published.member_in_force
+    return answered[0] if answered else ""
+
+
+def _last_good(state: PoolState, published: PoolState | None, wall_s: float) -> LastGood | None:
+    """Who was answered when the pool was last available; None while it is, or never was."""
+    if published is None or available(state, None):
+        return None
+    last = published.last_good
+    if available(published, None):
+        answered = tuple(member.value for member in published.members if member.answered)
+        last = LastGood(members=answered, until=wall_s)
+    if last is None:
+        return None
+    there = {member.value for member in state.members}
+    return LastGood(members=tuple(one for one in last.members if one in there), until=last.until)

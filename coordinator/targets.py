@@ -1,8 +1,9 @@
 """Which targets there are: from the configuration to numbers, timing columns and assignments. Pure.
 
-A target is what a smart address and one of its pool's checks make together. It has a number, which
-is its row in every column. A changed probe (type, port, options) gets a new number, so that results
-of the old probe can never count for the new one; numbers out of use rest before they return.
+A target is what an address that is probed and one of its checks make together; a domain member's
+address is its name. It has a number, which is its row in every column. A changed probe (type, port,
+options, version of IP) gets a new number, so that results of the old probe can never count for the
+new one; numbers out of use rest before they return.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from numpy.typing import NDArray
 
-from gtm.model import Address, Check, Pool, Resources, target_port
+from gtm.model import Address, Check, Mode, Pool, Resources, target_port
 from gtm.units import Duration
 
 from .events import TargetKey
@@ -29,6 +30,8 @@ from .views import Assigned
 REUSE_AFTER_MS = 600_000
 """How long a number out of use rests: far longer than any stream keeps an old assignment."""
 FIRST_CAPACITY = 64
+UNPROBED: frozenset[Mode] = frozenset({"online", "offline"})
+"""Modes of addresses that nobody probes."""
 
 Numbers = NDArray[np.intp]
 
@@ -53,13 +56,15 @@ def grace_ms(check: Check) -> int:
 
 
 @lru_cache(maxsize=65536)
-def _digest(type_: str, port: int, options: str) -> str:
-    return blake2b(f"{type_} {port} {options}".encode(), digest_size=8).hexdigest()
+def _digest(type_: str, port: int, options: str, ip_version: str) -> str:
+    said = f"{type_} {port} {options}{ip_version}"
+    return blake2b(said.encode(), digest_size=8).hexdigest()
 
 
 def probe_digest(check: Check, port: int) -> str:
     """What tells one probe from another in stored verdicts."""
-    return _digest(check.type, port, check.options)
+    version = "" if check.ip_version == "auto" else f" ip{check.ip_version}"
+    return _digest(check.type, port, check.options, version)
 
 
 @lru_cache(maxsize=1024)
@@ -68,14 +73,20 @@ def _together(regions: tuple[str, ...]) -> frozenset[str]:
 
 
 def keys_of(pool: Pool, address: Address, checks: Mapping[str, Check]) -> tuple[TargetKey, ...]:
-    """The targets of one address of `pool`; none for addresses whose mode is not smart."""
-    if address.mode != "smart":
+    """The targets of one address of `pool`; none for addresses whose mode says not to probe."""
+    if address.mode in UNPROBED:
         return ()
     return tuple(
         TargetKey(name, address.value, target_port(checks[name], address))
-        for name in pool.checks
+        for name in address.checked_by(pool)
         if name in checks
     )
+
+
+def checks_of(pool: Pool) -> tuple[str, ...]:
+    """The checks that judge some address of `pool`, each once."""
+    own = (name for one in pool.addresses if one.checks is not UNSET for name in one.checks)
+    return tuple(dict.fromkeys((*pool.checks, *own)))
 
 
 class Columns:
@@ -113,9 +124,10 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 
 class _Named(Struct, frozen=True):
-    """A pool as it was last seen, and the targets of each of its addresses."""
+    """A pool as it was last seen, its checks with their ports, and each address's targets."""
 
     pool: Pool
+    checks: tuple[str, ...]
     ports: tuple[int | None, ...]
     keys: tuple[tuple[TargetKey, ...], ...]
 
@@ -224,7 +236,11 @@ class Targets:
             if was is None:
                 self._assign(key, self._allot(key, now_ms))
                 added.append(key)
-            elif (was.type, was.options) != (check.type, check.options):
+            elif (was.type, was.options, was.ip_version) != (
+                check.type,
+                check.options,
+                check.ip_version,
+            ):
                 self._release(key, now_ms)
                 number = self._allot(key, now_ms)
                 self._assign(key, number)
@@ -250,18 +266,18 @@ class Targets:
         for name in [name for name in self._named if name not in resources.pools]:
             looked_at |= self._unname(name)
         for name, pool in resources.pools.items():
-            ports = tuple(
-                resources.checks[one].port if one in resources.checks else None
-                for one in pool.checks
-            )
             was = self._named.get(name)
+            named = was.checks if was is not None and was.pool is pool else checks_of(pool)
+            ports = tuple(
+                resources.checks[one].port if one in resources.checks else None for one in named
+            )
             if was is not None:
                 if was.ports == ports and (was.pool is pool or was.pool == pool):
                     continue
                 looked_at |= self._unname(name)
             changed.append(name)
             keys = tuple(keys_of(pool, address, resources.checks) for address in pool.addresses)
-            self._named[name] = _Named(pool, ports, keys)
+            self._named[name] = _Named(pool, named, ports, keys)
             for key in dict.fromkeys(key for of_address in keys for key in of_address):
                 self.pools_of[key] = tuple(sorted((*self.pools_of.get(key, ()), name)))
                 looked_at[key] = None

@@ -17,7 +17,7 @@ from .events import TargetKey
 class Assigned(Struct, frozen=True, kw_only=True):
     """A target as agents are to probe it; `regions` (E) are those whose agents should.
 
-    `number` is the engine's: a changed probe (type, port, options) gets a new one, and one that
+    `number` is the engine's: a changed probe gets a new one, and one that
     went out of use returns for another target only after `targets.REUSE_AFTER_MS`.
     """
 

@@ -11,6 +11,8 @@ it (YAML), and `-> ` lines are what came out:
     0.1 met eu us                 the regions that the store says were met
     1.0 frame eu/a us/a | 192.0.2.1 fail @0.4 no route; 192.0.2.2 ok      @: age in seconds
     1.0 digest eu/a | 192.0.2.1 fail x3                                   x: streak
+    1.0 force a/192.0.2.1 drain 0 60   TARGET ACTION [TIER [SECONDS]]; `off` deletes it
+    1.0 release shop/world        one shot: a manual failback ends
     9.0 tick
     9.0 show 192.0.2.1            the verdict with its evidence
 """
@@ -34,6 +36,8 @@ from coordinator.events import (
     Configured,
     Digest,
     Effect,
+    EndForce,
+    Forced,
     Frame,
     Met,
     Now,
@@ -47,7 +51,7 @@ from coordinator.events import (
 )
 from gtm import codec
 from gtm.model import Resources
-from gtm.state import PoolState, Routes, VerdictRecord
+from gtm.state import Force, PoolState, Route, Routes, VerdictRecord
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 OUTCOMES = {"none": 0, "ok": 1, "fail": 2, "unable": 3}
@@ -68,6 +72,7 @@ class Stage:
         self.routes: dict[str, Routes] = {}
         self.met: frozenset[str] = frozenset()
         self.alarms: dict[str, tuple[str, float]] = {}
+        self.forces: dict[str, Force] = {}
 
     def play(self, line: str, block: str) -> list[str]:
         """One event; the lines that tell what came out."""
@@ -98,6 +103,9 @@ class Stage:
             case "met":
                 self.met = frozenset(names.split())
                 return self.feed(Met(regions=self.met))
+            case "force" | "release":
+                target, *action = names.split()
+                return self.force(target, *(action or ["release"]))
             case "tick":
                 return self.feed(Tick())
             case "show":
@@ -152,6 +160,7 @@ class Stage:
                 routes=dict(self.routes),
                 met=self.met,
                 alarms=dict(self.alarms),
+                forces=dict(self.forces),
             )
         )
 
@@ -177,13 +186,28 @@ class Stage:
                 put(self.verdicts, target, record)
             case RaiseAlarm(id=id_, text=text):
                 self.alarms[id_] = (text, self.now.wall_s)
+            case EndForce(target=target):
+                self.forces.pop(target, None)
             case ClearAlarm(id=id_):
                 del self.alarms[id_]
+
+    def force(self, target: str, action: str, tier: str = "0", lasts_s: str = "0") -> list[str]:
+        """An operator's word, which goes to the store; `off` deletes it."""
+        if action == "off":
+            del self.forces[target]
+        else:
+            since = self.now.wall_s
+            until = since + float(lasts_s) if float(lasts_s) else 0.0
+            self.forces[target] = Force(
+                target=target, action=action, tier=int(tier), since=since, until=until
+            )
+        return self.feed(Forced(forces=dict(self.forces)))
 
     def show(self, name: str) -> list[str]:
         view = self.engine.verdict(self.key(name), self.now)
         assert view is not None
-        flags = "".join(f" {word}" for word in ("pending", "wavering") if getattr(view, word))
+        words = ("pending", "wavering", "forced")
+        flags = "".join(f" {word}" for word in words if getattr(view, word))
         pools = ", ".join(f"{pool} {why}" for pool, why in zip(view.pools, view.why, strict=True))
         told = [f"{spelled(view.target)} {view.verdict}{flags} ({pools}): {view.rule}"]
         for vote in view.regions:
@@ -206,6 +230,12 @@ def spelled(key: TargetKey) -> str:
     return f"{key.check}/{key.address}/{key.port}"
 
 
+def details(route: Route) -> str:
+    by = f" by {route.pinned_by}" if route.pinned_by else ""
+    pool = f", pool {route.pool_in_force}" if route.pool_in_force else ""
+    return by + pool + (f", returns at {route.return_:g}" if route.return_ else "")
+
+
 def tell(effect: Effect) -> list[str]:
     """An effect in words."""
     match effect:
@@ -214,15 +244,22 @@ def tell(effect: Effect) -> list[str]:
             told = [f"pool {name} of generation {state.generation}:"]
             for one in state.members:
                 place = "in " if one.answered else "out"
-                assert one.answered == one.counted
-                told.append(f"  {place} {one.value} {one.why} since {one.since:g}")
+                counted = "" if one.answered == one.counted else ", counted"
+                judged = f" (else {one.judged})" if one.judged else ""
+                told.append(f"  {place} {one.value} {one.why}{judged} since {one.since:g}{counted}")
+            if state.member_in_force:
+                told.append(f"  in force: {state.member_in_force}")
+            if state.last_good is not None:
+                told.append(
+                    f"  good until {state.last_good.until:g}: {' '.join(state.last_good.members)}"
+                )
             return told
         case PublishRoutes(instance=name, routes=None):
             return [f"routes {name}: none"]
         case PublishRoutes(instance=name, routes=routes):
             assert routes is not None
             return [f"routes {name} of generation {routes.generation}:"] + [
-                f"  {rule} {family}: tier {one.tier} since {one.since:g} by {one.pinned_by}"
+                f"  {rule} {family}: tier {one.tier} since {one.since:g}{details(one)}"
                 for rule, families in routes.rules.items()
                 for family, one in families.items()
             ]
@@ -238,6 +275,8 @@ def tell(effect: Effect) -> list[str]:
                 for region, vote in record.votes.items()
             )
             return [head, f"  {record.rule}", f"  {votes}"]
+        case EndForce(target=target):
+            return [f"force {target} is over"]
         case RaiseAlarm(id=id_, text=text):
             return [f"alarm {id_}: {text}"]
         case ClearAlarm(id=id_):

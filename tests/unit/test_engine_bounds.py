@@ -24,6 +24,7 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.pool import address_health
+from gtm.choices import Judgement
 from gtm.model import Address, Check, Pool, Region, Resources
 from gtm.units import Duration
 
@@ -257,8 +258,17 @@ def test_nothing_comes_out_before_both_configuration_and_store_are_known() -> No
     assert any(isinstance(effect, PublishPool) for effect in effects)
 
 
-def test_an_address_is_up_when_every_check_with_a_verdict_says_so() -> None:
-    assert address_health([]) == "unknown"
-    assert address_health(["unknown", "up"]) == "up"
-    assert address_health(["up", "down"]) == "down"
-    assert address_health(["unknown"]) == "unknown"
+def test_an_address_is_up_when_its_checks_with_a_verdict_are_as_the_judgement_wants() -> None:
+    everyone, anyone = Judgement(), Judgement.parse("any")
+    must = Judgement.parse({"must": ["a"]})
+    for judgement, verdicts, wanted in (
+        (everyone, [], "unknown"),
+        (everyone, [("a", "unknown"), ("b", "up")], "up"),
+        (everyone, [("a", "up"), ("b", "down")], "down"),
+        (everyone, [("a", "unknown")], "unknown"),
+        (anyone, [("a", "down"), ("b", "up")], "up"),
+        (anyone, [("a", "down"), ("b", "unknown")], "down"),
+        (must, [("a", "up"), ("b", "down")], "up"),
+        (must, [("a", "unknown"), ("b", "down")], "unknown"),
+    ):
+        assert address_health(judgement, verdicts) == wanted
