@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from gtm import codec, keys
-from gtm.state import AlarmRecord, MetRegion, PoolState, Routes, VerdictRecord
+from gtm.state import AlarmRecord, Force, MetRegion, PoolState, Routes, VerdictRecord
 from gtm.store import Event, Store
 from gtm.telemetry import transition
 from gtm.view import Changes, View
@@ -24,6 +24,8 @@ from .events import (
     ClearAlarm,
     Configured,
     Effect,
+    EndForce,
+    Forced,
     Incoming,
     Met,
     Now,
@@ -93,6 +95,7 @@ class Judge:
                 routes=_read(there, keys.ROUTES, str, Routes),
                 met=frozenset(_read(there, keys.REGIONS, str, MetRegion)),
                 alarms={id_: (alarm.text, alarm.since) for id_, alarm in alarms.items()},
+                forces=_read(there, keys.FORCES, keys.force_target, Force),
             )
         )
         if self._head < 0:
@@ -122,6 +125,11 @@ class Judge:
         self._publisher.seen(events)
         names = frozenset(key.removeprefix(keys.REGIONS) for key in regions)
         self.handle(Met(regions=names))
+
+    def forced(self, forces: Mapping[str, bytes], events: Iterable[Event]) -> None:
+        """The store has a new set of operators' forces."""
+        self._publisher.seen(events)
+        self.handle(Forced(forces=_read(forces, keys.FORCES, keys.force_target, Force)))
 
     def handle(self, event: Incoming) -> None:
         """Put one event through the engine."""
@@ -154,6 +162,8 @@ class Judge:
                 transition(log, f"alarm {effect.id}: {effect.text}", logging.WARNING)
             elif isinstance(effect, ClearAlarm):
                 transition(log, f"alarm {effect.id} is over")
+            elif isinstance(effect, EndForce):
+                transition(log, f"force {effect.target} is over")
             elif isinstance(effect, PublishPool) and effect.state is not None:
                 members = effect.state.members
                 answered = sum(member.answered for member in members)
@@ -238,6 +248,8 @@ def _written(effect: Effect, now: Now) -> tuple[str, bytes | None]:
             target = effect.target
             key = keys.verdict(target.check, target.address, target.port)
             value = effect.record
+        case EndForce():
+            key, value = keys.force(effect.target), None
         case RaiseAlarm():
             key, value = keys.alarm(effect.id), AlarmRecord(text=effect.text, since=now.wall_s)
         case ClearAlarm():

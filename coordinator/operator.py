@@ -28,6 +28,7 @@ from . import plan, planner, wire
 from .apply import Applier, Busy, Outcome
 from .judge import Judge
 from .mirror import Mirror
+from .overrides import Overrides, Unfit
 from .planner import Request
 from .status import Status
 from .views import VerdictView
@@ -93,11 +94,13 @@ class Operator(OperatorServicer):
         store: Store,
         mirror: Mirror,
         applier: Applier,
+        overrides: Overrides,
         judge: Judge,
         policy: Policy,
         status: Status,
     ) -> None:
         self._store, self._mirror, self._applier = store, mirror, applier
+        self._overrides = overrides
         self._judge, self._policy, self._status = judge, policy, status
 
     # ---- resources -----------------------------------------------------------------------------
@@ -162,6 +165,40 @@ class Operator(OperatorServicer):
             raise Refused(Code.NOT_FOUND, f"there is no {what} {request.name!r}")
         text = msgspec.json.encode(found).decode()
         return pb.GetResponse(resources=text, revision=now.revision)
+
+    # ---- forces --------------------------------------------------------------------------------
+
+    @_call
+    async def Force(self, request: pb.ForceRequest, context: Any) -> pb.ForceResponse:
+        """Have a force stand until its time is up or it is released."""
+        try:
+            force = await self._overrides.force(
+                request.target,
+                request.action,
+                tier=request.tier,
+                who=request.who,
+                why=request.why,
+                for_s=request.for_s,
+            )
+        except Unfit as unfit:
+            raise Refused(Code.INVALID_ARGUMENT, str(unfit)) from None
+        except LookupError as unknown:
+            raise Refused(Code.NOT_FOUND, str(unknown.args[0])) from None
+        return pb.ForceResponse(force=wire.force(force))
+
+    @_call
+    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
+        """End a force or a manual failback."""
+        try:
+            released = await self._overrides.release(
+                request.target, who=request.who, why=request.why
+            )
+        except Unfit as unfit:
+            raise Refused(Code.INVALID_ARGUMENT, str(unfit)) from None
+        except LookupError as unknown:
+            raise Refused(Code.NOT_FOUND, str(unknown.args[0])) from None
+        force = None if released.force is None else wire.force(released.force)
+        return pb.ReleaseResponse(force=force, failback=released.failback)
 
     # ---- what stands ---------------------------------------------------------------------------
 

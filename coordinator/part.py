@@ -40,6 +40,7 @@ from .gateway import Gateway
 from .judge import Judge
 from .mirror import Mirror, Table
 from .operator import Operator
+from .overrides import Overrides
 from .planner import Planner
 from .publisher import Publisher
 from .replicas import Replicas
@@ -106,6 +107,7 @@ class Coordinator:
         self.mirror = Mirror(store, self._changed, self.publisher.gap)
         self._restored = False
         self._regions = Table(store, keys.REGIONS, self._met)
+        self._forces = Table(store, keys.FORCES, self._forced)
         self._membership = Membership(store, lambda key: key.startswith(keys.agent(self.id, "")))
         self._members = Members(store, self._membership.seen)
         self._server = links.server()
@@ -149,13 +151,14 @@ class Coordinator:
         await self._reached()
         await self._stack.enter_async_context(self._running())
         self._begin(self.mirror.run())
-        for table in (self._regions, *self._members.tables):
+        for table in (self._regions, self._forces, *self._members.tables):
             self._begin(table.run())
-        for followed in (self.mirror, self._regions, *self._members.tables):
+        for followed in (self.mirror, self._regions, self._forces, *self._members.tables):
             await followed.ready.wait()
         await self._restore()
         self._restored = True
         self.judge.met(self._regions.values, ())  # what came while the store was read
+        self.judge.forced(self._forces.values, ())
         self._serve()
         self._begin(self.judge.run())
         self._begin(self.publisher.run())
@@ -214,7 +217,13 @@ class Coordinator:
         )
         self.applier = Applier(self._store, self.mirror, Planner(self._store, self._policy))
         operator = Operator(
-            self._store, self.mirror, self.applier, self.judge, self._policy, status
+            self._store,
+            self.mirror,
+            self.applier,
+            Overrides(self._store, self.mirror),
+            self.judge,
+            self._policy,
+            status,
         )
         agent_pb2_grpc.add_AgentsServicer_to_server(  # type: ignore[no-untyped-call]
             self.gateway, self._server
@@ -345,5 +354,11 @@ class Coordinator:
     def _met(self, events: tuple[Event, ...]) -> None:
         if self._restored:
             self.judge.met(self._regions.values, events)
+        else:
+            self.publisher.seen(events)
+
+    def _forced(self, events: tuple[Event, ...]) -> None:
+        if self._restored:
+            self.judge.forced(self._forces.values, events)
         else:
             self.publisher.seen(events)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from gtm import codec, keys
-from gtm.model import TYPES, Instance, Pool, Resource, Resources, Zone
+from gtm.model import TYPES, Instance, Pool, Resource, Resources, Rule, Zone
 from gtm.ports import Problem
 from gtm.state import Head, Identity, StoredZone
 from gtm.store import MAX_OPS, MAX_TXN_BYTES, Delete, Op, Put, fits, op_bytes
@@ -182,7 +182,15 @@ def _put(view: View, kind: str, name: str, after: Resource, now_s: float) -> lis
     ops: list[Op] = [Put(keys.config(kind, name), codec.encode(after))]
     if isinstance(after, Instance):
         ops += _claim(name, before.id if before else "", after.id, now_s)
+        kept = {rule.name for rule in after.rules}
+        gone = [rule for rule in before.rules if rule.name not in kept] if before else []
+        ops += _unforced(name, gone)
     return [Unit(ops=tuple(ops), change=_change(kind, name, before, after))]
+
+
+def _unforced(name: str, rules: Iterable[Rule]) -> list[Op]:
+    """The ends of the forces on rules that go."""
+    return [Delete(keys.force(f"{name}/{rule.name}")) for rule in rules]
 
 
 def _claim(name: str, before: str, after: str, now_s: float) -> list[Op]:
@@ -250,9 +258,12 @@ def _delete(view: View, kind: str, name: str, now_s: float) -> Unit:
         ops.append(Delete(keys.records(name, ""), prefix=True))
     elif isinstance(before, Pool):
         ops.append(Delete(keys.pool(name)))
+        ops.append(Delete(keys.force(name)))
+        ops.append(Delete(keys.force(f"{name}/"), prefix=True))
     elif isinstance(before, Instance):
         ended = Identity(instance=name, deleted=now_s)
         ops.append(Delete(keys.routes(name)))
+        ops += _unforced(name, before.rules)
         ops.append(Put(keys.identity(before.id), codec.encode(ended)))
     return Unit(ops=tuple(ops), change=_change(kind, name, before, None))
 

@@ -29,8 +29,8 @@ HEAD_WAIT_S = 1.0
 """How long a refused publisher waits for the new head to be judged before it looks again."""
 RETRY_S = (0.05, 1.0)
 """Least and greatest pause between attempts while the store is away."""
-LED = (keys.POOLS, keys.ROUTES, keys.VERDICTS, keys.ALARMS, keys.REGIONS)
-"""The prefixes that a leader writes."""
+LED = (keys.POOLS, keys.ROUTES, keys.VERDICTS, keys.ALARMS, keys.REGIONS, keys.FORCES)
+"""The prefixes that a leader writes; of forces it writes only the end."""
 
 log = logging.getLogger("coordinator")
 
@@ -134,10 +134,13 @@ class Publisher:
                 continue
             if event.mod_revision < self._known.get(event.key, _NOTHING).revision:
                 continue
+            before = self._known.get(event.key, _NOTHING).value
             self._known[event.key] = _Known(event.value, event.mod_revision)
+            if event.key.startswith(keys.FORCES) and event.value == before:
+                continue  # told once more; one that ended is still to be deleted
             ended = event.value is None and not self._named(event.key)
-            if ended or event.key.startswith(keys.REGIONS):
-                self._wanted[event.key] = event.value  # ends by an operator's word, not by ours
+            if ended or event.key.startswith((keys.REGIONS, keys.FORCES)):
+                self._wanted[event.key] = event.value  # an operator's word goes before ours
             elif event.key in self._wanted and self._wanted[event.key] != event.value:
                 self._dirty.add(event.key)
                 self._wake.set()
@@ -256,6 +259,11 @@ class Publisher:
         compares = [
             Compare(leader, "create", "=", fence),
             Compare(keys.HEAD, "mod", "=", head),
+            *(
+                Compare(key, "mod", "=", self._known.get(key, _NOTHING).revision)
+                for key, _ in batch
+                if key.startswith(keys.FORCES)  # not one that an operator made meanwhile
+            ),
         ]
         try:
             with metrics.PUBLISHING.time():

@@ -16,6 +16,7 @@ from gtm.state import AgentMember, CoordinatorMember, Leader
 from gtm.store import Event, Store
 from gtm.v1 import operator_pb2 as pb
 
+from . import wire
 from .engine import Engine
 from .mirror import Mirror, Table
 from .replicas import Replicas
@@ -119,6 +120,7 @@ class Status:
             alarms=[
                 pb.Alarm(id=one.id, text=one.text, since=one.since) for one in self._engine.alarms()
             ],
+            forces=map(wire.force, self._engine.forces()),
         )
 
     def _agents(self) -> list[pb.AgentStatus]:

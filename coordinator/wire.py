@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gtm.ports import Problem
-from gtm.state import Health
+from gtm.state import Force, Health
 from gtm.v1 import operator_pb2 as pb
 
 from .events import TargetKey
@@ -33,6 +33,19 @@ def changes(found: Iterable[Change]) -> list[pb.Change]:
         )
         for one in found
     ]
+
+
+def force(one: Force) -> pb.StandingForce:
+    """An operator's force."""
+    return pb.StandingForce(
+        target=one.target,
+        action=one.action,
+        tier=one.tier,
+        who=one.who,
+        why=one.why,
+        since=one.since,
+        until=one.until,
+    )
 
 
 def health(value: Health | str) -> pb.Health:

@@ -110,6 +110,14 @@ class Client:
         """Delete one resource."""
         return await self._call(self._stub.Delete, request, APPLY_DEADLINE_S)
 
+    async def force(self, request: pb.ForceRequest) -> pb.ForceResponse:
+        """Have a force stand."""
+        return await self._call(self._stub.Force, request)
+
+    async def release(self, request: pb.ReleaseRequest) -> pb.ReleaseResponse:
+        """End a force or a manual failback."""
+        return await self._call(self._stub.Release, request)
+
     async def status(self) -> pb.StatusResponse:
         """Members, revisions, alarms."""
         return await self._call(self._stub.Status, pb.StatusRequest())

@@ -27,6 +27,8 @@ COMMANDS = {
     "apply": ("change", "make the stored resources those of files"),
     "get": ("resource", "show or export resources"),
     "delete": ("resource", "delete a resource"),
+    "force": ("force", "override what health decides about an address, a pool or a rule"),
+    "release": ("force", "end a force, or a manual failback"),
     "status": ("status", "members, leader, revisions, alarms, each resolver's lag"),
     "health": ("health", "verdicts with every region's vote and evidence"),
     "explain": ("explain", "why a client gets the answer that it gets"),

@@ -163,7 +163,9 @@ def _known(resources: Resources, down: Collection[str]) -> None:
 
 
 def _state(name: str, pool: Pool, down: Collection[str]) -> PoolState:
-    healthy: list[list[Health]] = [["up"] for _ in pool.addresses]
+    healthy: list[list[tuple[str, Health]]] = [
+        [(check, "up") for check in address.checked_by(pool)] for address in pool.addresses
+    ]
     state = judgement.judge(pool, healthy, None, patient=False, generation=0, wall_s=0.0)
     assert state is not None  # only a patient judgement waits
     members = tuple(

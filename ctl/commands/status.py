@@ -10,6 +10,7 @@ from typing import Any
 from gtm.v1 import operator_pb2 as pb
 
 from .. import client, show
+from . import force
 
 QUOTA_BYTES = 4 << 30
 """The quota of the embedded etcd; a fuller store than `WARN_SHARE` of it is warned of."""
@@ -101,6 +102,7 @@ def shape(status: pb.StatusResponse) -> dict[str, Any]:
             }
             for one in status.replicas
         ],
+        "forces": [force.shape(one) for one in status.forces],
         "alarms": [{"id": one.id, "text": one.text, "since": one.since} for one in status.alarms],
     }
 
@@ -115,6 +117,7 @@ def render(status: pb.StatusResponse) -> str:
             _regions(status),
             _agents(status),
             _resolvers(status),
+            _forces(status),
             _alarms(status),
         )
         if block
@@ -214,6 +217,14 @@ def _resolvers(status: pb.StatusResponse) -> str:
     return show.table(
         ("RESOLVER", "LISTENS", "VERSION", "SERVES", "LAG", "STATE", "QUERIES", "HEARD"), rows
     )
+
+
+def _forces(status: pb.StatusResponse) -> str:
+    rows = [
+        (one.target, force.action(one), force.until(one), show.ago(one.since), one.who, one.why)
+        for one in status.forces
+    ]
+    return show.table(("FORCE", "ACTION", "ENDS", "SINCE", "WHO", "WHY"), rows)
 
 
 def _alarms(status: pb.StatusResponse) -> str:

@@ -114,12 +114,70 @@ class DeleteRequest(_message.Message):
     request_id: str
     def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., allow_mass_change: bool = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class ForceRequest(_message.Message):
+    __slots__ = ("target", "action", "tier", "who", "why", "for_s")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    FOR_S_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    action: str
+    tier: int
+    who: str
+    why: str
+    for_s: float
+    def __init__(self, target: _Optional[str] = ..., action: _Optional[str] = ..., tier: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., for_s: _Optional[float] = ...) -> None: ...
+
+class ForceResponse(_message.Message):
+    __slots__ = ("force",)
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    force: StandingForce
+    def __init__(self, force: _Optional[_Union[StandingForce, _Mapping]] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("target", "who", "why")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    who: str
+    why: str
+    def __init__(self, target: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class ReleaseResponse(_message.Message):
+    __slots__ = ("force", "failback")
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    FAILBACK_FIELD_NUMBER: _ClassVar[int]
+    force: StandingForce
+    failback: bool
+    def __init__(self, force: _Optional[_Union[StandingForce, _Mapping]] = ..., failback: bool = ...) -> None: ...
+
+class StandingForce(_message.Message):
+    __slots__ = ("target", "action", "tier", "who", "why", "since", "until")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    action: str
+    tier: int
+    who: str
+    why: str
+    since: float
+    until: float
+    def __init__(self, target: _Optional[str] = ..., action: _Optional[str] = ..., tier: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., since: _Optional[float] = ..., until: _Optional[float] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("coordinator_id", "leader_id", "version", "store", "generation", "serve_revision", "pools", "pools_published", "targets", "coordinators", "agents", "replicas", "regions", "alarms")
+    __slots__ = ("coordinator_id", "leader_id", "version", "store", "generation", "serve_revision", "pools", "pools_published", "targets", "coordinators", "agents", "replicas", "regions", "alarms", "forces")
     COORDINATOR_ID_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +192,7 @@ class StatusResponse(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
+    FORCES_FIELD_NUMBER: _ClassVar[int]
     coordinator_id: str
     leader_id: str
     version: str
@@ -148,7 +207,8 @@ class StatusResponse(_message.Message):
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaStatus]
     regions: _containers.RepeatedCompositeFieldContainer[RegionStatus]
     alarms: _containers.RepeatedCompositeFieldContainer[Alarm]
-    def __init__(self, coordinator_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., version: _Optional[str] = ..., store: _Optional[_Union[StoreStatus, _Mapping]] = ..., generation: _Optional[int] = ..., serve_revision: _Optional[int] = ..., pools: _Optional[int] = ..., pools_published: _Optional[int] = ..., targets: _Optional[int] = ..., coordinators: _Optional[_Iterable[_Union[CoordinatorStatus, _Mapping]]] = ..., agents: _Optional[_Iterable[_Union[AgentStatus, _Mapping]]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., regions: _Optional[_Iterable[_Union[RegionStatus, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ...) -> None: ...
+    forces: _containers.RepeatedCompositeFieldContainer[StandingForce]
+    def __init__(self, coordinator_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., version: _Optional[str] = ..., store: _Optional[_Union[StoreStatus, _Mapping]] = ..., generation: _Optional[int] = ..., serve_revision: _Optional[int] = ..., pools: _Optional[int] = ..., pools_published: _Optional[int] = ..., targets: _Optional[int] = ..., coordinators: _Optional[_Iterable[_Union[CoordinatorStatus, _Mapping]]] = ..., agents: _Optional[_Iterable[_Union[AgentStatus, _Mapping]]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., regions: _Optional[_Iterable[_Union[RegionStatus, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., forces: _Optional[_Iterable[_Union[StandingForce, _Mapping]]] = ...) -> None: ...
 
 class StoreStatus(_message.Message):
     __slots__ = ("endpoints", "version", "revision", "size_bytes", "alarms", "error")

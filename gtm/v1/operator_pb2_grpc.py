@@ -54,6 +54,16 @@ class OperatorStub(object):
                 request_serializer=gtm_dot_v1_dot_operator__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=gtm_dot_v1_dot_operator__pb2.ApplyResponse.FromString,
                 _registered_method=True)
+        self.Force = channel.unary_unary(
+                '/gtm.v1.Operator/Force',
+                request_serializer=gtm_dot_v1_dot_operator__pb2.ForceRequest.SerializeToString,
+                response_deserializer=gtm_dot_v1_dot_operator__pb2.ForceResponse.FromString,
+                _registered_method=True)
+        self.Release = channel.unary_unary(
+                '/gtm.v1.Operator/Release',
+                request_serializer=gtm_dot_v1_dot_operator__pb2.ReleaseRequest.SerializeToString,
+                response_deserializer=gtm_dot_v1_dot_operator__pb2.ReleaseResponse.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/gtm.v1.Operator/Status',
                 request_serializer=gtm_dot_v1_dot_operator__pb2.StatusRequest.SerializeToString,
@@ -101,6 +111,20 @@ class OperatorServicer(object):
 
     def Delete(self, request, context):
         """NOT_FOUND where there is no such resource.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Force(self, request, context):
+        """Overrides what is judged: NOT_FOUND for an unknown target, INVALID_ARGUMENT for a misfit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Release(self, request, context):
+        """Ends a force or a manual failback; NOT_FOUND where there is neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +179,16 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=gtm_dot_v1_dot_operator__pb2.DeleteRequest.FromString,
                     response_serializer=gtm_dot_v1_dot_operator__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Force': grpc.unary_unary_rpc_method_handler(
+                    servicer.Force,
+                    request_deserializer=gtm_dot_v1_dot_operator__pb2.ForceRequest.FromString,
+                    response_serializer=gtm_dot_v1_dot_operator__pb2.ForceResponse.SerializeToString,
+            ),
+            'Release': grpc.unary_unary_rpc_method_handler(
+                    servicer.Release,
+                    request_deserializer=gtm_dot_v1_dot_operator__pb2.ReleaseRequest.FromString,
+                    response_serializer=gtm_dot_v1_dot_operator__pb2.ReleaseResponse.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -285,6 +319,60 @@ class Operator(object):
             '/gtm.v1.Operator/Delete',
             gtm_dot_v1_dot_operator__pb2.DeleteRequest.SerializeToString,
             gtm_dot_v1_dot_operator__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Force(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gtm.v1.Operator/Force',
+            gtm_dot_v1_dot_operator__pb2.ForceRequest.SerializeToString,
+            gtm_dot_v1_dot_operator__pb2.ForceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Release(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gtm.v1.Operator/Release',
+            gtm_dot_v1_dot_operator__pb2.ReleaseRequest.SerializeToString,
+            gtm_dot_v1_dot_operator__pb2.ReleaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

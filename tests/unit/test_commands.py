@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ STATUS = pb.StatusResponse(
     agents=[pb.AgentStatus(id="a1", region="r1", connected=True, targets=3, heard_s=0.5)],
     replicas=[pb.ReplicaStatus(id="d1", listen=["127.0.0.1:5300"], served_revision=6, lag=2)],
     regions=[pb.RegionStatus(name="r1", declared=True, met=True, agents=1, votes=True)],
+    forces=[pb.StandingForce(target="a/192.0.2.1", action="drain", who="ops", why="new disk")],
     alarms=[pb.Alarm(id="region-without-agent/eu", text="no agent serves eu", since=1.0)],
 )  # fmt: skip
 
@@ -135,6 +137,25 @@ class Scripted(OperatorServicer):
     async def Get(self, request: Any, context: Any) -> pb.GetResponse:
         await self._note(request, context)
         return pb.GetResponse(resources=json.dumps(self.resources), revision=5)
+
+    async def Force(self, request: Any, context: Any) -> pb.ForceResponse:
+        await self._note(request, context)
+        return pb.ForceResponse(
+            force=pb.StandingForce(
+                target=request.target,
+                action=request.action,
+                tier=request.tier,
+                who=request.who,
+                why=request.why,
+                since=1.0,
+                until=time.time() + request.for_s if request.for_s else 0.0,
+            )
+        )
+
+    async def Release(self, request: Any, context: Any) -> pb.ReleaseResponse:
+        await self._note(request, context)
+        force = pb.StandingForce(target=request.target, action="pin", tier=2)
+        return pb.ReleaseResponse(force=force, failback=True)
 
     async def Status(self, request: Any, context: Any) -> pb.StatusResponse:
         await self._note(request, context)
@@ -506,6 +527,47 @@ async def test_delete_says_what_was_deleted(coordinator: Coordinator) -> None:
     assert (status, out) == (0, "1 deleted (generation 4)\n")
 
 
+async def test_force_says_what_stands_and_for_how_long(coordinator: Coordinator) -> None:
+    asked = coordinator.script.asked
+    for more, words, seconds in (
+        (("drain",), "a/192.0.2.1: drain, for 24h\n", 86_400),
+        (("up", "--for", "3h"), "a/192.0.2.1: up, for 3h\n", 10_800),
+        (("down", "--keep"), "a/192.0.2.1: down, until it is released\n", 0),
+        (("pin", "2", "--for", "90m"), "a/192.0.2.1: pin 2, for 90m\n", 5_400),
+    ):
+        status, out, _ = await coordinator.gtm("force", "a/192.0.2.1", *more, "--why", "new disk")
+        assert status == 0
+        assert out == words
+        assert (asked[-1].why, asked[-1].for_s) == ("new disk", seconds)
+        assert asked[-1].who
+
+
+async def test_force_as_json_has_the_stable_shape(coordinator: Coordinator) -> None:
+    _, out, _ = await coordinator.gtm("force", "a", "down", "--why", "x", "--keep", "-o", "json")
+    told = json.loads(out)
+    assert list(told) == ["target", "action", "tier", "who", "why", "since", "until"]
+    assert told["until"] == 0
+
+
+async def test_release_says_what_it_ended(coordinator: Coordinator) -> None:
+    status, out, _ = await coordinator.gtm("release", "shop/world")
+    assert (status, out) == (
+        0,
+        "shop/world: pin 2 is over\nshop/world: the first available tier takes over\n",
+    )
+    _, out, _ = await coordinator.gtm("release", "shop/world", "-o", "json")
+    assert json.loads(out)["failback"] is True
+
+
+async def test_status_shows_the_forces_with_who_and_why(coordinator: Coordinator) -> None:
+    _, out, _ = await coordinator.gtm("status")
+    line = next(line for line in out.splitlines() if line.startswith("a/192.0.2.1"))
+    assert "drain   until it is released" in line
+    assert line.endswith("ops  new disk")
+    _, out, _ = await coordinator.gtm("status", "-o", "json")
+    assert json.loads(out)["forces"][0]["why"] == "new disk"
+
+
 ANSWERS = [
     (grpc.StatusCode.NOT_FOUND, "there is no instance 'x'", 1, "there is no instance 'x'"),
     (grpc.StatusCode.INVALID_ARGUMENT, "'x' is no address", 2, "'x' is no address"),
@@ -552,6 +614,13 @@ WRONG_USE = [
     (["--server", "nonsense", "status"], "--server 'nonsense' is not HOST:PORT"),
     (["--server", "192.0.2.1:7400", "status"], "would be in the clear"),
     (["explain", "x", "-o", "yaml"], "invalid choice: 'yaml'"),
+    (["force", "a", "down"], "the following arguments are required: --why"),
+    (["force", "a", "mute", "--why", "x"], "'mute' is not supported by this version"),
+    (["force", "a", "pin", "--why", "x"], "pin takes the number of a tier"),
+    (["force", "a", "down", "2", "--why", "x"], "down takes no number"),
+    (["force", "a", "down", "--why", "x", "--for", "soon"], "'soon' is not a duration"),
+    (["force", "a", "down", "--why", "x", "--for", "0s"], "say --keep"),
+    (["force", "a", "down", "--why", "x", "--for", "2h", "--keep"], "not allowed with argument"),
     (["get", "all", "a"], "`gtm get all` takes no name"),
 ]
 
