@@ -20,7 +20,7 @@ MAX_REASON_LENGTH = 200
 """Characters of one reason; the rest is cut off."""
 NEVER = -(1 << 61)
 _TOO_MANY = "(this agent gave too many different reasons)"
-_COLUMNS = ("opinion", "last", "streak", "heard", "began", "covered", "rtt", "reason")
+_COLUMNS = ("opinion", "last", "streak", "heard", "began", "covered", "rtt", "smoothed", "reason")
 
 Numbers = NDArray[np.intp]
 
@@ -30,7 +30,8 @@ class Agent:
 
     `streak` is how often the `last` outcome came in a row and `began` when its first one ended;
     results that ended up to `covered` are contained in a digest. `results` counts those taken into
-    account since the agent connected, `old` the others.
+    account since the agent connected, `old` the others. `rtt` is the last round trip, `smoothed`
+    that of the last digest (microseconds, 0: none yet).
     """
 
     def __init__(self, capacity: int) -> None:
@@ -41,6 +42,7 @@ class Agent:
         self.began: NDArray[np.int64] = np.zeros(capacity, dtype=np.int64)
         self.covered: NDArray[np.int64] = np.full(capacity, NEVER, dtype=np.int64)
         self.rtt: NDArray[np.uint32] = np.zeros(capacity, dtype=np.uint32)
+        self.smoothed: NDArray[np.uint32] = np.zeros(capacity, dtype=np.uint32)
         self.reason: NDArray[np.uint16] = np.zeros(capacity, dtype=np.uint16)
         self.phases: NDArray[np.uint32] | None = None  # a row for each target
         self.streams = 0

@@ -46,6 +46,7 @@ from .events import (
 )
 from .evidence import Evidence
 from .forces import Forces
+from .latency import Latency
 from .picture import Picture, agent_views, region_views
 from .router import Router
 from .sets import names_of, newest, sets_of
@@ -71,6 +72,7 @@ class Engine:
         self._configured = self._restored = False
         self._pools: dict[str, PoolState] = {}
         self._sets: dict[str, AddressSet] = {}  # of names of flattened pools
+        self._latency = Latency(self._targets, self._evidence)
         self._forces = Forces()
         self._router = Router(self._forces)
         self._known_ms: dict[str, int] = {}  # pools never published, and since when we know them
@@ -85,7 +87,8 @@ class Engine:
             case Frame():
                 return self._evaluate(self._evidence.frame(event, now.mono_ms), now)
             case Digest():
-                return self._evaluate(self._evidence.digest(event, now.mono_ms), now)
+                turned = self._evidence.digest(event, now.mono_ms)
+                return self._evaluate(turned, now, pools=self._latency.digest(event, now.mono_ms))
             case Tick():
                 changed = self._evidence.lapse(now.mono_ms)
                 return self._evaluate(changed, now, pools=self._impatient(now), alarms=True)
@@ -142,6 +145,7 @@ class Engine:
                 self._evidence.restore(alike, now.mono_ms)
             self._restored = True
             self._pools = dict(stored.pools)
+            self._latency.restore(stored.pools)
             self._router.restore(stored.routes)
             self._forces.restore(stored.forces, now)
             self._alarms.restore(stored.alarms)
@@ -155,6 +159,7 @@ class Engine:
                 name: self._pools[name] for name in self._pools if name in resources.pools
             }
             self._router.configure(resources)
+            dirty |= self._latency.configure(resources).intersection(resources.pools)
             self._known_ms = {
                 name: self._known_ms.get(name, now.mono_ms)
                 for name in resources.pools
@@ -234,6 +239,7 @@ class Engine:
             wall_s=now.wall_s,
             sets=self._sets,
             forces=self._forces.of_pool(name),
+            latency=self._latency.of_pool(name),
         )
         if state is None or (published is not None and pool.same(state, published)):
             return []

@@ -7,6 +7,7 @@ is `hysteresis`' business, what votes mean is `quorum`'s.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,7 @@ class Evidence:
         agent.note(target, outcome, event.reason[rows], event.reasons)
         timed = event.rtt_us[rows] > 0
         agent.rtt[target[timed]] = event.rtt_us[rows][timed]
+        agent.smoothed[target[timed]] = event.rtt_us[rows][timed]
         agent.covered[target] = ended + COVERED_MS
         return self._apply(place, agent, target, outcome, ended, streak, now_ms)
 
@@ -331,6 +333,13 @@ class Evidence:
                 if agent.opinion[number] == DOWN and agent.last[number] == FAILURE
             ]
         return min(found, default=None)
+
+    def rtt_us(self, region: str, numbers: Iterable[int]) -> int:
+        """The least smoothed round trip from a region to any of these targets; 0: none known."""
+        place = self.regions.get(region)
+        agents = () if place is None else place.agents.values()
+        known = [int(agent.smoothed[number]) for number in numbers for agent in agents]
+        return min((rtt for rtt in known if rtt), default=0)
 
     def wavers(self, regions: tuple[str, ...], number: int) -> bool:
         """Whether a streak against some region's vote has begun."""

@@ -9,7 +9,7 @@ and `route`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
@@ -25,6 +25,7 @@ from gtm.state import (
     ForceAction,
     Health,
     LastGood,
+    LatencyGroup,
     Member,
     PoolState,
     Why,
@@ -95,6 +96,7 @@ def judge(
     wall_s: float,
     sets: Mapping[str, AddressSet] = NO_SETS,
     forces: Mapping[str, ForceAction] = NO_FORCES,
+    latency: Mapping[str, tuple[LatencyGroup, ...]] = MappingProxyType({}),
 ) -> PoolState | None:
     """The state of `pool`, given each address's verdicts (in the order of its addresses).
 
@@ -147,6 +149,7 @@ def judge(
         max_answers=pool.max_answers,
         members=members,
         member_in_force=_in_force(pool, members, published),
+        latency=_near(latency, {member.value for member in members}),
     )
     return msgspec.structs.replace(state, last_good=_last_good(state, published, wall_s))
 
@@ -222,6 +225,23 @@ def _member(
     if before is None or not as_before:
         return member
     return msgspec.structs.replace(member, since=before.since)
+
+
+def _near(
+    latency: Mapping[str, tuple[LatencyGroup, ...]], there: Set[str]
+) -> dict[str, tuple[LatencyGroup, ...]]:
+    """The groups without members that are gone."""
+    found: dict[str, tuple[LatencyGroup, ...]] = {}
+    for region, groups in latency.items():
+        kept = [
+            LatencyGroup(
+                rtt_us=group.rtt_us, members=tuple(one for one in group.members if one in there)
+            )
+            for group in groups
+        ]
+        if left := tuple(group for group in kept if group.members):
+            found[region] = left
+    return found
 
 
 def _in_force(pool: Pool, members: tuple[Member, ...], published: PoolState | None) -> str:

@@ -10,7 +10,7 @@ it (YAML), and `-> ` lines are what came out:
     0.1 found eu/a us/a           agents' streams, also `lost`
     0.1 met eu us                 the regions that the store says were met
     1.0 frame eu/a us/a | 192.0.2.1 fail @0.4 no route; 192.0.2.2 ok      @: age in seconds
-    1.0 digest eu/a | 192.0.2.1 fail x3                                   x: streak
+    1.0 digest eu/a | 192.0.2.1 fail x3                                   x: streak, ~: ms
     1.0 force a/192.0.2.1 drain 0 60   TARGET ACTION [TIER [SECONDS]]; `off` deletes it
     1.0 release shop/world        one shot: a manual failback ends
     9.0 tick
@@ -55,7 +55,7 @@ from gtm.state import Force, PoolState, Route, Routes, VerdictRecord
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 OUTCOMES = {"none": 0, "ok": 1, "fail": 2, "unable": 3}
-ROW = re.compile(r"(\S+) (none|ok|fail|unable)(?: x(\d+))?(?: @([\d.]+))?(?: (.+))?")
+ROW = re.compile(r"(\S+) (none|ok|fail|unable)(?: x(\d+))?(?: @([\d.]+))?(?: ~(\d+))?(?: (.+))?")
 
 
 class Stage:
@@ -136,12 +136,12 @@ class Stage:
         for row in rows.split("; "):
             match = ROW.fullmatch(row.strip())
             assert match, row
-            target, outcome, streak, age, reason = match.groups()
+            target, outcome, streak, age, rtt_ms, reason = match.groups()
             reasons.append(reason or "")
             number = self.engine.targets()[self.key(target)].number
             age_ms = round(float(age or 0) * 1000)
             place = len(reasons) - 1 if reason else 0
-            table.append((number, OUTCOMES[outcome], int(streak or 1), age_ms, 1500, place))
+            table.append((number, OUTCOMES[outcome], int(streak or 1), age_ms, round(1000 * float(rtt_ms or 1.5)), place))
         names = ("target", "outcome", "streak", "age_ms", "rtt_us", "reason")
         found: dict[str, Any] = dict(zip(names, np.array(table, dtype=np.int64).T, strict=True))
         return {**found, "reasons": tuple(reasons)}
@@ -249,6 +249,13 @@ def tell(effect: Effect) -> list[str]:
                 told.append(f"  {place} {one.value} {one.why}{judged} since {one.since:g}{counted}")
             if state.member_in_force:
                 told.append(f"  in force: {state.member_in_force}")
+            told += [
+                f"  from {region}: "
+                + ", then ".join(
+                    f"{' '.join(group.members)} ({group.rtt_us / 1000:g} ms)" for group in groups
+                )
+                for region, groups in state.latency.items()
+            ]
             if state.last_good is not None:
                 told.append(
                     f"  good until {state.last_good.until:g}: {' '.join(state.last_good.members)}"

@@ -16,7 +16,7 @@ from coordinator.publisher import LED, Publisher
 from gtm import codec, keys
 from gtm.memory import MemoryStore
 from gtm.state import Leader, MetRegion
-from gtm.store import MAX_OPS, Delete, Listing, Put
+from gtm.store import MAX_OPS, Delete, Event, Listing, Put
 
 A, B = keys.pool("a"), keys.pool("b")
 
@@ -309,3 +309,30 @@ def test_what_fits_goes_together_and_what_does_not_keeps_pools_with_their_routes
 
     large = {keys.pool(f"p{n}"): b"x" * 400_000 for n in range(5)}
     assert [len(batch) for batch in batches(large, dict)] == [2, 2, 1]
+
+
+async def test_a_force_made_meanwhile_is_not_deleted_with_the_one_that_ended(
+    helpers: Any,
+) -> None:
+    store, key = MemoryStore(), keys.force("a")
+    await store.txn([], [Put(key, b"old")])
+    async with led(store, "c1") as one:
+        await helpers.until(lambda: one.leadership.fence)
+        one.want(a="1")
+        await helpers.until(lambda: value(store, A))
+        await store.txn([], [Put(key, b"new")])  # the watch of forces has not told it yet
+        refused = metrics.PUBLISH_FAILURES.labels("head")._value.get
+        before = refused()
+        one.publisher.want({key: None, B: b"2"})
+        await helpers.until(lambda: refused() > before)
+        assert await value(store, key) == "new"
+        item = await store.get(key)
+        assert item is not None
+        told = Event(key, b"new", item.mod_revision, item.create_revision)
+        one.publisher.seen([told])
+        await helpers.until(lambda: value(store, B))
+        assert await value(store, key) == "new"
+        one.publisher.want({key: None})
+        one.publisher.seen([told])  # told once more, by a new listing
+        await helpers.until(lambda: one.publisher.waiting == 0)
+        assert await store.get(key) is None
