@@ -152,10 +152,8 @@ class Latency:
         if region not in due or (last_ms is not None and now_ms - last_ms < PAUSE_MS):
             return False
         self._changed_ms[name] = now_ms
-        self._groups[name] = {
-            **self._groups.get(name, {}),
-            **{where: one.groups for where, one in due.items()},
-        }
+        after = self._groups.get(name, {}) | {where: one.groups for where, one in due.items()}
+        self._groups[name] = dict(sorted(after.items()))
         for where in due:
             del differ[where]
         return True

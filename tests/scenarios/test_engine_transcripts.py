@@ -141,7 +141,8 @@ class Stage:
             number = self.engine.targets()[self.key(target)].number
             age_ms = round(float(age or 0) * 1000)
             place = len(reasons) - 1 if reason else 0
-            table.append((number, OUTCOMES[outcome], int(streak or 1), age_ms, round(1000 * float(rtt_ms or 1.5)), place))
+            rtt_us = round(1000 * float(rtt_ms or 1.5))
+            table.append((number, OUTCOMES[outcome], int(streak or 1), age_ms, rtt_us, place))
         names = ("target", "outcome", "streak", "age_ms", "rtt_us", "reason")
         found: dict[str, Any] = dict(zip(names, np.array(table, dtype=np.int64).T, strict=True))
         return {**found, "reasons": tuple(reasons)}
