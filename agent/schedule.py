@@ -23,8 +23,11 @@ EAGER_MS = 1000
 
 
 def spread(agent_id: str, identity: Identity) -> int:
-    """A stable 64-bit hash of agent and target (BLAKE2b): equal in every process and version."""
-    text = "\0".join((agent_id, *map(str, identity[:-1])))  # without the IP version
+    """A stable 64-bit hash of agent and target (BLAKE2b): equal in every process and version.
+
+    The version of IP that is wanted of a name does not matter.
+    """
+    text = "\0".join((agent_id, *map(str, identity[:5])))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 

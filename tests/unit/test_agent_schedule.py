@@ -11,8 +11,8 @@ from agent.schedule import EAGER_MS, Schedule, spread
 INTERVAL = 15_000
 
 
-def target(number: int) -> tuple[str, str, int, str, str]:
-    return ("web", f"192.0.2.{number}", 80, "http", "{}")
+def target(number: int) -> tuple[str, str, int, str, str, int]:
+    return ("web", f"192.0.2.{number}", 80, "http", "{}", 0)
 
 
 def drive(schedule: Schedule, until: int, *, start: int = 0, takes: int = 5, opinion: bool = True):
