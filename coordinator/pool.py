@@ -74,8 +74,8 @@ def patience_ms(pool: Pool, checks: Mapping[str, Check]) -> int:
     A flattened one waits at least `RESOLVING_MS`, for addresses.
     """
     named = [checks[name] for name in checks_of(pool) if name in checks]
-    least = RESOLVING_MS if _flat(pool) else 0
-    return max((check.fall * (probe_ms(check) + 1000) + 2000 for check in named), default=least)
+    waits = [check.fall * (probe_ms(check) + 1000) + 2000 for check in named]
+    return max([RESOLVING_MS if _flat(pool) else 0, *waits])
 
 
 @lru_cache(maxsize=1024)
