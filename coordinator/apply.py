@@ -129,6 +129,12 @@ class _Run:
     async def run(self, view: View) -> Outcome:
         for _ in range(MAX_ROUNDS):
             try:
+                if moved := self._moved(view):
+                    return Outcome(
+                        refusal=moved,
+                        generation=view.head.generation,
+                        revision=view.head_revision,
+                    )
                 found = await self._planner.plan(view, self._request, braked=not self._written)
                 self._settle(found)
                 if found.wrong or found.refusal:
@@ -141,6 +147,16 @@ class _Run:
                     raise
                 return self._broken(view, str(error) or "no answer in time")
         return self._broken(view, "others kept changing the configuration")
+
+    def _moved(self, view: View) -> str:
+        """Why the plan that was looked at says nothing any more; "" where it does."""
+        planned, now = self._request.generation, view.head.generation
+        if not planned or self._written or self._maybe or planned == now:
+            return ""
+        return (
+            f"the configuration changed since the plan (generation {planned}, now {now}): "
+            "plan again, look at it, then apply"
+        )
 
     def _settle(self, found: Planned) -> None:
         """What was written without an answer and needs no writing any more is done."""

@@ -117,6 +117,7 @@ class Operator(OperatorServicer):
             changes=wire.changes(found.changes),
             refusal=found.refusal,
             transactions=found.transactions,
+            generation=found.generation,
         )
 
     @_call
@@ -326,6 +327,7 @@ def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:
         atomic=request.atomic,
         allow_mass_change=request.allow_mass_change,
         request_id=_id(request.request_id),
+        generation=request.generation,
     )
     return asked, wrong
 

@@ -32,7 +32,7 @@ class Request(Struct, frozen=True, kw_only=True):
     """What is asked: resources that come (`given`, as in files) and that go (`removed`).
 
     `forget` names regions that shall not count as met any more; `expectations` must hold of the
-    whole set after it.
+    whole set after it. `generation` is that of the plan that was looked at (0: none was).
     """
 
     given: Plain = {}
@@ -43,6 +43,7 @@ class Request(Struct, frozen=True, kw_only=True):
     atomic: bool = False
     allow_mass_change: bool = False
     request_id: str = ""
+    generation: int = 0
 
 
 class Planned(Struct, frozen=True, kw_only=True):

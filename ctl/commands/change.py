@@ -105,6 +105,7 @@ async def _plan(args: argparse.Namespace, reading: Reading) -> int:
             "changes": [diff.change_json(change) for change in response.changes],
             "refusal": response.refusal,
             "transactions": response.transactions,
+            "generation": response.generation,
             "effects": diff.effects_json(found),
         }
         print(show.as_json(shape))
@@ -149,6 +150,7 @@ async def _apply(args: argparse.Namespace, reading: Reading) -> int:
             if not args.yes and not _agreed():
                 print("nothing was changed")
                 return 1
+            request.generation = plan.generation
         response = await asked.apply(request)
     return diff.outcome(response, args.form, files.located(response.problems, reading))
 

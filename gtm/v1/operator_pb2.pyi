@@ -31,18 +31,20 @@ class Problem(_message.Message):
     def __init__(self, severity: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., path: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("resources", "prune", "atomic", "allow_mass_change", "request_id")
+    __slots__ = ("resources", "prune", "atomic", "allow_mass_change", "request_id", "generation")
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     PRUNE_FIELD_NUMBER: _ClassVar[int]
     ATOMIC_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MASS_CHANGE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     resources: str
     prune: bool
     atomic: bool
     allow_mass_change: bool
     request_id: str
-    def __init__(self, resources: _Optional[str] = ..., prune: bool = ..., atomic: bool = ..., allow_mass_change: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+    generation: int
+    def __init__(self, resources: _Optional[str] = ..., prune: bool = ..., atomic: bool = ..., allow_mass_change: bool = ..., request_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Change(_message.Message):
     __slots__ = ("action", "kind", "name", "before", "after")
@@ -59,16 +61,18 @@ class Change(_message.Message):
     def __init__(self, action: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("problems", "changes", "refusal", "transactions")
+    __slots__ = ("problems", "changes", "refusal", "transactions", "generation")
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     problems: _containers.RepeatedCompositeFieldContainer[Problem]
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     refusal: str
     transactions: int
-    def __init__(self, problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., refusal: _Optional[str] = ..., transactions: _Optional[int] = ...) -> None: ...
+    generation: int
+    def __init__(self, problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., refusal: _Optional[str] = ..., transactions: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("applied", "problems", "changes", "refusal", "generation", "revision")

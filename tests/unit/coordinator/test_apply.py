@@ -10,6 +10,7 @@ import pytest
 
 from coordinator import apply, plan
 from coordinator.apply import MAX_WAITING, Busy
+from coordinator.planner import Request
 from gtm import codec, keys
 from gtm.errors import OutcomeUnknown, StoreUnavailable
 from gtm.memory import MemoryStore
@@ -382,6 +383,20 @@ async def test_concurrent_applies_of_two_coordinators_all_take_effect(helpers: A
         assert len(view.config_pools) == 12
         assert view.head.generation == 13
         assert len({outcome.generation for outcome in outcomes}) == 12
+
+
+async def test_an_apply_is_guarded_by_the_plan_that_was_looked_at(bench: Any, helpers: Any) -> None:
+    await bench.apply({"zones": {"gtm.test": helpers.zone()}})
+    given = {"pools": {"mine": helpers.pool("192.0.2.1")}}
+    planned = await bench.applier.plan(Request(given=given))
+    assert planned.generation == 1
+    await bench.apply({"pools": {"other": helpers.pool("192.0.2.2")}})
+    refused = await bench.apply(given, generation=planned.generation)
+    assert not refused.applied
+    assert refused.changes == ()
+    assert "changed since the plan (generation 1, now 2)" in refused.refusal
+    again = await bench.applier.plan(Request(given=given))
+    assert (await bench.apply(given, generation=again.generation)).applied
 
 
 async def test_applies_that_wait_are_bounded(bench: Any, helpers: Any) -> None:
