@@ -13,21 +13,30 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gtm.availability import eligible
+from gtm.availability import (
+    addresses,
+    answers_cname,
+    judged_once,
+    serves,
+    tally,
+    tier_available,
+)
 from gtm.choices import AllDown
-from gtm.model import Family, Instance, Rule
+from gtm.model import Family, Instance, Rule, Tier
 from gtm.ports import Question
-from gtm.state import EXCLUDED, Member, PoolState, Why
+from gtm.state import NEVER, Member, PoolState, Why
 from gtm.view import View
+from resolver import fallback
 from resolver.compiler import compile_table
 from resolver.edns import extended_text
 from resolver.message import name_text, wire_name
 from resolver.place import NOWHERE, Locator, Place
-from resolver.plan import Answers, chances, walk
+from resolver.plan import DROP, Answers, chances, walk
 from resolver.ranking import Match, ranked_rules
 from resolver.table import AnswerTable
 from resolver.tiers import (
     Decision,
+    Pin,
     TierChoice,
     decide,
     pin_in_force,
@@ -42,8 +51,8 @@ MAX_SHOWN = 64
 """Possible answers that one explanation lists."""
 
 _FAMILY: dict[str, Family] = {"A": "ipv4", "AAAA": "ipv6"}
-_RCODES = {0: "NOERROR", 2: "SERVFAIL", 3: "NXDOMAIN", 5: "REFUSED"}
-_ADDRESSLESS = {"nodata": "nodata answers no address", "servfail": "servfail answers no address"}
+_RCODES = {DROP: "the query is dropped", 0: "NOERROR", 2: "SERVFAIL", 3: "NXDOMAIN", 5: "REFUSED"}
+_ADDRESSLESS = {word: f"{word} answers no address" for word in ("nodata", "servfail", "drop")}
 _WHY: dict[Why, str] = {
     "up": "up",
     "down": "judged down",
@@ -52,6 +61,12 @@ _WHY: dict[Why, str] = {
     "unmonitored": "no check: counts as up",
     "online": "mode online: always in",
     "offline": "mode offline: always out",
+    "manual_up": "mode manual_up: in whatever health says",
+    "manual_down": "mode manual_down: out whatever health says",
+    "forced_up": "forced up",
+    "forced_down": "forced down",
+    "drained": "drained",
+    "unresolved": "its name never resolved",
 }
 
 
@@ -91,6 +106,8 @@ def explain(view: View, question: Question, locator: Locator, most: int = MAX_SH
         "path": [],
     }
     family = _FAMILY.get(question.qtype)
+    if instance is not None and any(answers_cname(view.pools.get(n)) for n in instance.pools()):
+        family = family or "ipv4"  # a CNAME answers every type
     if instance is not None and not instance.enabled:
         told["path"].append("the instance is switched off (enabled: false): NXDOMAIN")
     elif name is None or instance is None or family is None:
@@ -237,6 +254,7 @@ def _path(
         rule = rules[number]
         yield f"rule {rule.name} matches by line {lines[number]}"
         pin = pin_in_force(rule, pin_of(route_of(view, name, rule.name, family)))
+        of: Family | None = None if judged_once(rule, view.pools) else family
         for order, tier in enumerate(rule.tiers, 1):
             if number == decision.rule and order == decision.choice.tier:
                 yield f"tier {order} serves ({decision.choice.why})"
@@ -244,21 +262,29 @@ def _path(
             if pin is not None and pin.pinned and order != pin.tier:
                 yield f"tier {order} is passed over: tier {pin.tier} is pinned"
                 continue
-            states = "; ".join(_state(pool, view.pools.get(pool), family) for pool in tier.names())
-            yield f"tier {order} does not serve: {states}"
+            yield f"tier {order} {_unserving(tier, view, of, pin)}"
         if number in decision.widened:
             yield f"rule {rule.name} is exhausted and widens"
 
 
-def _state(name: str, pool: PoolState | None, family: Family) -> str:
+def _unserving(tier: Tier, view: View, family: Family | None, pin: Pin | None) -> str:
+    """Why a tier before the one that serves does not, in words."""
+    if pin is not None and tier_available(tier, view.pools, family):
+        return f"is available, but tier {pin.tier} is kept until the failback of its rule"
+    states = "; ".join(_state(name, view.pools.get(name), family) for name in tier.names())
+    if tier.min_available is None:
+        return f"does not serve: {states}"
+    return f"does not serve: it needs {tier.min_available} over all its pools; {states}"
+
+
+def _state(name: str, pool: PoolState | None, family: Family | None) -> str:
     """Why a pool does not serve, in words."""
     if pool is None:
         return f"pool {name} was never published"
-    if pool.type != family:
+    if not serves(pool, family):
         return f"pool {name} is {pool.type}"
-    members = eligible(pool, family)
-    counted = sum(member.counted for member in members)
-    return f"pool {name} has {counted} of {len(members)} up, {pool.min_available} needed"
+    counted, total = tally(pool, family)
+    return f"pool {name} has {counted} of {total} up, {pool.min_available} needed"
 
 
 def _ending(instance: Instance, rule: Rule, choice: TierChoice, leaf: Answers) -> str:
@@ -284,42 +310,46 @@ def _candidates(
     family: Family,
     answered: set[str],
 ) -> Iterator[dict[str, Any]]:
-    """Every address of the rule's pools of the family: is it answered, and why or why not?
+    """Every member of the pools that matter to the rule: is it answered, and why or why not?
 
     `policy` is what answers where all is down.
     """
-    seen: set[tuple[int, str]] = set()
-    spent = False
-    for order, tier in enumerate(rule.tiers, 1):
-        for name in tier.names():
-            pool = view.pools.get(name)
-            if pool is None or pool.type != family or (order, name) in seen:
-                continue
-            seen.add((order, name))
-            for member in pool.members:
-                if policy is None:
-                    out = _passed(order, name, choice)
-                    able = member.answered and not out
-                else:
-                    out = _ADDRESSLESS.get(
-                        policy.word, f"{policy} answers another pool" if spent else ""
-                    )
-                    able = member.why not in EXCLUDED and not out
-                is_in = able and member.value in answered
-                yield {
-                    "address": member.value,
-                    "in": is_in,
-                    "why": _reason(member, able, is_in, out),
-                    "pool": name,
-                    "tier": order,
-                    "weight": member.weight,
-                    "since": member.since,
-                }
-            spent = spent or (
-                policy is not None
-                and policy.word == "lowest_ordinal"
-                and bool(eligible(pool, family))
-            )
+    fallen = fallback.answering(rule, policy, view.pools, family) if policy is not None else ()
+    places = [(order, name) for order, tier in enumerate(rule.tiers, 1) for name in tier.names()]
+    places += [(0, name) for name in fallen if name not in {name for _, name in places}]
+    for order, name in dict.fromkeys(places):
+        pool = view.pools.get(name)
+        if pool is None or not (serves(pool, family) or answers_cname(pool)):
+            continue
+        for member in pool.members:
+            if policy is None:
+                out = _passed(order, name, choice)
+                able = member.answered and not out
+            else:
+                out = _elsewhere(policy, name, fallen)
+                able = member.why not in NEVER and not out
+            is_in = able and not answered.isdisjoint(_values(pool, member, family))
+            yield {
+                "address": member.value,
+                "in": is_in,
+                "why": _reason(member, able, is_in, out),
+                "pool": name,
+                "tier": order,
+                "weight": member.weight,
+                "since": member.since,
+            }
+
+
+def _values(pool: PoolState, member: Member, family: Family) -> tuple[str, ...]:
+    """What stands in answers for a member."""
+    return (member.value,) if answers_cname(pool) else addresses(member, family)
+
+
+def _elsewhere(policy: AllDown, name: str, fallen: tuple[str, ...]) -> str:
+    """Why a pool is not what when_all_down answers; "" where it is."""
+    if policy.word in _ADDRESSLESS:
+        return _ADDRESSLESS[policy.word]
+    return "" if name in fallen else f"{policy} answers another pool"
 
 
 def _passed(order: int, name: str, choice: TierChoice) -> str:
@@ -331,8 +361,11 @@ def _passed(order: int, name: str, choice: TierChoice) -> str:
 
 def _reason(member: Member, able: bool, is_in: bool, out: str) -> str:
     health = _WHY[member.why]
+    if member.judged:
+        health = f"{health} by an operator; else {_WHY[member.judged]}"
     if is_in and not member.answered:
         return f"{health}, answered because all is down"
     if able and not is_in:
-        return f"{health}, but not drawn beside members with more weight"
-    return f"{health}; {out}" if out and member.why not in EXCLUDED else health
+        beside = " beside members with more weight" if not member.weight else " for this client"
+        return f"{health}, but not drawn{beside}"
+    return f"{health}; {out}" if out and member.why not in NEVER else health

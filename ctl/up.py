@@ -333,7 +333,7 @@ class Up:
             return 0
         response = await client.apply(
             pb.ApplyRequest(
-                resources=json.dumps(resources),
+                resources=json.dumps(resources | files.expected(reading)),
                 allow_mass_change=self._settings.allow_mass_change,
                 request_id=uuid.uuid4().hex,
             )

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ctl.explain import explain
 from gtm import codec
@@ -11,8 +12,8 @@ from gtm.model import Instance, Record
 from gtm.ports import Question
 from gtm.state import Member, PoolState, StoredZone, Why
 from gtm.view import View
-from resolver.place import Place
-from tests.worlds import geography, prefix_of
+from resolver.place import Place, Unplaced
+from tests.worlds import geography, instance, prefix_of, routes, world
 
 PLACES = {
     b"\x01": Place(continent="AS", country="CN", asn=4134, country_leaf=8, asn_leaf=16),
@@ -257,3 +258,56 @@ def test_types_that_are_not_stored_are_told_too_and_what_is_none_is_a_value_erro
 def test_an_empty_answer_has_the_ttl_of_its_soa() -> None:
     told = ask(service(HEALTHY, rule("all", "default", "b"), ttl="1h"), "shop", qtype="AAAA")
     assert (told["possible_answers"], told["ttl"]) == ([[]], 30)
+
+
+def test_a_tier_that_is_kept_and_a_member_that_is_forced_are_told_as_such() -> None:
+    view = world(
+        pools={
+            "first": pool("ipv4", ("192.0.2.1", "up")),
+            "second": pool("ipv4", ("192.0.2.2", "up"), ("192.0.2.3", "up")),
+        },
+        instances={
+            "shop": instance(
+                ("w", ["default"], [["first"], ["second"]]), access_names=["shop.gtm.test"]
+            )
+        },
+        routes={"shop": routes("w", "ipv4", 2, "")},
+    )
+    forced = replace(
+        view.pools["second"].members[0],
+        why="forced_down",
+        judged="up",
+        answered=False,
+        counted=False,
+    )
+    members = (forced, *view.pools["second"].members[1:])
+    second = replace(view.pools["second"], members=members)
+    view = replace(view, pools={**view.pools, "second": second})
+    told = json.loads(explain(view, Question(name="shop.gtm.test"), Unplaced()))
+    assert told["path"][1] == (
+        "tier 1 is available, but tier 2 is kept until the failback of its rule"
+    )
+    why = {one["address"]: one["why"] for one in told["candidates"]}
+    assert why["192.0.2.2"] == "forced down by an operator; else up"
+    assert why["192.0.2.1"] == "up; tier 2 serves"
+
+
+def test_an_answer_by_name_is_explained_for_every_type() -> None:
+    names = codec.convert(
+        {
+            "type": "domain",
+            "members": [
+                {"value": "a.cdn.example", "answered": True, "counted": True, "why": "unmonitored"}
+            ],
+        },
+        PoolState,
+    )
+    shop = instance(("w", ["default"], [["names"]]), access_names=["shop.gtm.test"])
+    view = world(pools={"names": names}, instances={"shop": shop})
+    for qtype in ("A", "AAAA", "MX"):
+        question = Question(name="shop.gtm.test", qtype=qtype)
+        told = json.loads(explain(view, question, Unplaced()))
+        assert told["possible_answers"] == [["a.cdn.example"]]
+        assert [(one["address"], one["in"]) for one in told["candidates"]] == [
+            ("a.cdn.example", True)
+        ]
