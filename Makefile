@@ -91,6 +91,7 @@ docs: $(VENV)/.dev  ## write what is generated in docs/: configuration, schema, 
 bench: $(VENV)/.dev  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_responder.py
+	$(BIN)/python benchmarks/bench_compile.py
 	$(BIN)/python benchmarks/bench_failover.py
 
 bench-dns: $(VENV)/.dev  ## the responder beside its peers

@@ -26,6 +26,7 @@ from .plan import Answers, Hashed, Located, Node, Weighted
 from .ranking import lines_of, ranked
 from .steering.base import Option, policy_of, refuse_too_many, rotations
 from .tables import Tables, located
+from .territory import ClientTable
 from .tiers import Decision, Pin, TierChoice, choose_tier, decide
 
 
@@ -64,23 +65,17 @@ class Planner:
         self.pools, self.tables = pools, tables
         self.regions: Mapping[str, Region] = {} if regions is None else regions
         self.kept = kept if kept is not None else {}
+        self._shapes: dict[Hashable, tuple[ClientTable, tuple[tuple[int, ...], ...]]] = {}
         self._tiers: dict[Hashable, Node] = {}
         self._interned: dict[object, Node] = {}
 
     def plan(self, spec: Spec) -> Node:
         """The plan of a spec; ValueError where a tier would have too many different answers."""
-        matches = lines_of(spec.rules)
-        texts = [text for rule in spec.rules for text in rule.lines]
-        stops = [rule.on_exhausted == "stop" for rule in spec.rules]
-
-        def of(client: Client) -> tuple[int, ...]:
-            """The rules that may decide: none behind one that does not widen."""
-            numbers = [match.rule for match in ranked(matches, client)]
-            end = next((at for at, number in enumerate(numbers, 1) if stops[number]), None)
-            return tuple(numbers[:end])
-
-        shape = ("rules", tuple((rule.lines, rule.on_exhausted) for rule in spec.rules))
-        table, outcomes = self.tables.table(shape, texts, of)
+        shape = tuple((rule.lines, rule.on_exhausted) for rule in spec.rules)
+        found = self._shapes.get(shape)
+        if found is None:
+            found = self._shapes[shape] = self._classes(shape, spec.rules)
+        table, outcomes = found
         choices = [
             choose_tier(rule, spec.family, self.pools, pin)
             for rule, pin in zip(spec.rules, spec.pins, strict=True)
@@ -90,6 +85,21 @@ class Planner:
             for numbers in outcomes
         ]
         return self.intern(located(table, branches))
+
+    def _classes(
+        self, shape: Hashable, rules: Sequence[Rule]
+    ) -> tuple[ClientTable, tuple[tuple[int, ...], ...]]:
+        """The classes of clients that `rules` tell apart, and which rules decide for each."""
+        matches = lines_of(rules)
+        stops = [rule.on_exhausted == "stop" for rule in rules]
+
+        def deciding(client: Client) -> tuple[int, ...]:
+            numbers = [match.rule for match in ranked(matches, client)]
+            end = next((at for at, number in enumerate(numbers, 1) if stops[number]), None)
+            return tuple(numbers[:end])  # none behind one that does not widen
+
+        texts = [text for rule in rules for text in rule.lines]
+        return self.tables.table(("rules", shape), texts, deciding)
 
     def intern(self, node: Node) -> Node:
         """The one object that stands for all nodes equal to `node`."""
