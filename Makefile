@@ -9,7 +9,7 @@ PROTO_TOOLS := grpcio-tools==1.75.0
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
-	docs bench bench-dns conformance fuzz faults soak torture clean
+	docs bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -96,6 +96,9 @@ bench: $(VENV)/.dev  ## every benchmark, beside its targets
 
 bench-dns: $(VENV)/.dev  ## the responder beside its peers
 	$(BIN)/python benchmarks/bench_responder.py
+
+compare-gdnsd: $(VENV)/.dev  ## our answers and scopes beside gdnsd's (install it first): QUERIES=10000 SEED=random
+	$(BIN)/python benchmarks/compare_gdnsd.py --queries $(QUERIES) --seed $(SEED)
 
 fuzz: $(VENV)/.dev  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
