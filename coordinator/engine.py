@@ -289,6 +289,15 @@ class Engine:
         """The verdict over one target; None where nobody names it."""
         return None if self.number(key) is None else self._picture(now).verdict(key)
 
+    def behind(self, pool: str) -> dict[str, tuple[VerdictView, ...]]:
+        """The verdicts over each address of a pool; none where it has none, or is not there."""
+        config = self._resources.pools.get(pool)
+        if config is None:
+            return {}
+        picture = self._picture(None)
+        pairs = zip(config.addresses, self._targets.of_pool(pool), strict=True)
+        return {address.value: tuple(map(picture.verdict, keys)) for address, keys in pairs}
+
     def tally(self) -> tuple[dict[Health, int], int]:
         """How many targets have each standing verdict, and how many of these are pending."""
         numbers = self._targets.numbers()

@@ -26,6 +26,7 @@ from gtm.view import View
 
 from . import plan, planner, wire
 from .apply import Applier, Busy, Outcome
+from .behind import with_votes
 from .judge import Judge
 from .mirror import Mirror
 from .overrides import Overrides, Unfit
@@ -265,7 +266,10 @@ class Operator(OperatorServicer):
             name=request.name, qtype=(request.type or "A").upper(), client=request.client
         )
         try:
-            return pb.ExplainResponse(json=await self._policy.explain(now, question))
+            text = await self._policy.explain(now, question)
+            if not request.revision:  # evidence is of now alone
+                text = with_votes(text, self._judge.engine.behind)
+            return pb.ExplainResponse(json=text)
         except LookupError as error:
             said = str(error.args[0]) if error.args else ""
             raise Refused(

@@ -73,7 +73,18 @@ def _row(label: str, text: str) -> str:
 def _candidate(candidate: dict[str, Any]) -> str:
     mark = show.colour("in ", "green") if candidate["in"] else show.colour("out", "red")
     where = f"{candidate['pool']}: " if candidate.get("pool") else ""
-    return f"{mark} {candidate['address']}  {where}{candidate['why']}"
+    votes = "; ".join(map(_votes, candidate.get("checks", ())))
+    behind = f" ({votes})" if votes else ""
+    return f"{mark} {candidate['address']}  {where}{candidate['why']}{behind}"
+
+
+def _votes(check: dict[str, Any]) -> str:
+    """What the regions say of one check of a candidate."""
+    regions = [
+        f"{one['region']} {one['vote']}" + (f" {one['reason']}" if one["reason"] else "")
+        for one in check["regions"]
+    ]
+    return f"{check['check']}: {', '.join(regions)}"
 
 
 def _answers(possible: list[list[str]], chances: list[str]) -> list[str]:

@@ -207,6 +207,32 @@ async def test_explain_answers_now_and_of_an_earlier_revision(helpers: Any) -> N
         assert json.loads(then.json) == {"qname": "shop", "revision": first.revision}
 
 
+async def test_explain_has_the_votes_behind_each_candidate_of_now(
+    helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = [
+        {"address": "192.0.2.1", "pool": "a", "in": True},
+        {"address": "192.0.2.9", "pool": "elsewhere", "in": False},
+    ]
+
+    async def explain(self: Any, view: Any, question: Any) -> str:
+        return json.dumps({"qname": question.name, "candidates": candidates})
+
+    async with helpers.coordinator(MemoryStore()) as made, stub(made) as ask:
+        monkeypatch.setattr(type(made._policy), "explain", explain)
+        applied = await ask.Apply(apply_request(helpers.SMALL))
+        judged(made, 1)
+        told = json.loads((await ask.Explain(pb.ExplainRequest(name="shop"))).json)
+        (check,) = told["candidates"][0]["checks"]
+        assert (check["check"], check["verdict"]) == ("web", "up")
+        assert {one["region"]: one["vote"] for one in check["regions"]} == {
+            "eu": "up", "us": "up", "as": "none",
+        }  # fmt: skip
+        assert told["candidates"][1]["checks"] == []
+        then = await ask.Explain(pb.ExplainRequest(name="shop", revision=applied.revision))
+        assert "checks" not in json.loads(then.json)["candidates"][0]
+
+
 # ---- verdicts ------------------------------------------------------------------------------
 
 
