@@ -14,7 +14,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from gtm.availability import (
-    addresses,
     answers_cname,
     judged_once,
     serves,
@@ -29,6 +28,7 @@ from gtm.view import View
 from resolver import fallback
 from resolver.compiler import compile_table
 from resolver.edns import extended_text
+from resolver.leaves import values_of
 from resolver.message import name_text, wire_name
 from resolver.place import NOWHERE, Locator, Place
 from resolver.plan import DROP, Answers, chances, walk
@@ -328,7 +328,7 @@ def _candidates(
             else:
                 out = _elsewhere(policy, name, fallen)
                 able = member.why not in NEVER and not out
-            is_in = able and not answered.isdisjoint(_values(pool, member, family))
+            is_in = able and not answered.isdisjoint(values_of(pool, [member], family))
             yield {
                 "address": member.value,
                 "in": is_in,
@@ -338,11 +338,6 @@ def _candidates(
                 "weight": member.weight,
                 "since": member.since,
             }
-
-
-def _values(pool: PoolState, member: Member, family: Family) -> tuple[str, ...]:
-    """What stands in answers for a member."""
-    return (member.value,) if answers_cname(pool) else addresses(member, family)
 
 
 def _elsewhere(policy: AllDown, name: str, fallen: tuple[str, ...]) -> str:

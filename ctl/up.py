@@ -151,7 +151,7 @@ class Up:
         declared = tuple(resources.get("regions", ()))
         again = bool(settings.etcd) or (self._directory / "etcd").exists()
         if not again:
-            files.whole(reading)  # nothing is stored that it could build on
+            files.settled(reading)  # nothing is stored that it could build on
         names = settings.regions or declared or (() if again else DEFAULT_REGIONS)
         ports = Ports(
             base=settings.base_port,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from gtm.availability import addresses, answers_cname, available, eligible, serves
+from gtm.availability import answers_cname, available, eligible, serves
 from gtm.choices import AllDown
 from gtm.model import Family, Rule
 from gtm.state import PoolState
 
 from .edns import OTHER_ERROR, extended_error
-from .leaves import leaf_of
+from .leaves import leaf_of, values_of
 from .limits import MAX_ANSWERS
 from .message import SERVFAIL
 from .plan import DROP, Answers, Node
@@ -93,9 +93,7 @@ def _values(
         for member in eligible(state, None if once else family)
         if only is None or member.value in only
     ]
-    if once:
-        return [member.value for member in members]
-    return [value for member in members for value in addresses(member, family)]
+    return values_of(state, members, family)
 
 
 def _good_until(state: PoolState, family: Family) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from gtm.availability import answers_cname
+from gtm.availability import addresses, answers_cname
 from gtm.model import Family
-from gtm.state import PoolState
+from gtm.state import Member, PoolState
 
 from .message import record
 from .plan import OWNER, Answers, Hashed, Located, Node, Weighted
@@ -37,6 +37,13 @@ def leaf_of(states: Iterable[PoolState], family: Family, ttl: int, extended: byt
         return Answers(ttl, wire, len(values), extended=extended)
 
     return leaf
+
+
+def values_of(pool: PoolState, members: Sequence[Member], family: Family) -> list[str]:
+    """What is answered of `members`: their addresses of `family`, each once, or their names."""
+    if answers_cname(pool):
+        return [member.value for member in members]
+    return list(dict.fromkeys(value for one in members for value in addresses(one, family)))
 
 
 def width(node: Node) -> int:

@@ -19,7 +19,7 @@ from gtm.state import Member, PoolState
 from . import fallback
 from .clients import Client
 from .edns import NOT_READY, extended_error
-from .leaves import both, cut, leaf_of, width
+from .leaves import both, cut, leaf_of, values_of, width
 from .limits import JOINED_ANSWERS, MAX_ANSWERS
 from .message import SERVFAIL
 from .plan import Answers, Hashed, Located, Node, Weighted
@@ -263,13 +263,6 @@ def in_play(pool: PoolState, family: Family) -> tuple[Member, ...]:
     members = pool.members if answers_cname(pool) else of_family(pool, family)
     answered = tuple(member for member in members if member.answered)
     return tuple(member for member in answered if member.weight > 0) or answered
-
-
-def values_of(pool: PoolState, members: Sequence[Member], family: Family) -> list[str]:
-    """What is answered of `members`: their addresses of `family`, each once, or their names."""
-    if answers_cname(pool):
-        return [member.value for member in members]
-    return list(dict.fromkeys(value for one in members for value in addresses(one, family)))
 
 
 def _round_trips(pool: PoolState) -> dict[str, dict[str, int]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+from ctl import files
 from ctl.diff import render_effects
 from ctl.effects import MAX_INSTANCES, Effects, effects
 from ctl.validate import registered, review
+from gtm import codec
 from gtm.config import read_text
 from gtm.model import Resources
+from gtm.v1 import operator_pb2 as pb
 from tests.unit.test_simulate import SET
 
 
@@ -50,6 +55,18 @@ def test_what_comes_and_goes_is_told_and_counted() -> None:
     assert "shop A for default:\n      - us: 192.0.2.3, 192.0.2.4, TTL 60 s\n" in shown
     assert "      + us: 192.0.2.4, TTL 60 s\n" in shown
     assert shown.endswith("1 addresses leave service\n")
+
+
+def test_what_is_stored_and_planned_is_compared_as_it_was_judged() -> None:
+    before = resources(SET)
+    pool = codec.plain(before.pools["us"])
+    del pool["addresses"][0]
+    change = pb.Change(action="update", kind="pools", name="us", after=json.dumps(pool))
+    sets = files.before_and_after(files.plain(before), [change])
+    assert sets is not None
+    assert sets[0] == before
+    assert [one.after for one in effects(*sets).changed] == ["us: 192.0.2.4, TTL 60 s"]
+    assert files.before_and_after({"clouds": {"one": {}}}, []) is None
 
 
 def test_a_large_plan_says_how_many_instances_were_not_compared() -> None:
