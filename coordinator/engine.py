@@ -9,8 +9,8 @@ and `Restored` came in, in either order.
     configuration -> targets ------------------^                   ^       ^
     forces --------------------------------------------------------+-------+
 
-Setting regions aside belongs between evidence and verdicts, the guard and damping between verdicts
-and pool.
+Between evidence and verdicts, regions are muted or set aside (`aside`); between verdicts and pool
+stand damping and the guard.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from gtm.model import Resources
 from gtm.state import AddressSet, Force, Health, PoolState
 
-from . import pool
+from . import brake_alarms, pool
 from .alarms import Alarms, conditions
+from .aside import Asides
 from .events import (
     AgentFound,
     AgentLost,
@@ -46,6 +47,7 @@ from .events import (
 )
 from .evidence import Evidence
 from .forces import Forces
+from .guard import IN_SERVICE, Brake, Guard
 from .latency import Latency
 from .picture import Picture, agent_views, region_views
 from .router import Router
@@ -53,6 +55,7 @@ from .sets import names_of, newest, sets_of
 from .targets import Targets
 from .verdicts import HEALTH, Verdicts
 from .views import AgentView, AlarmView, Assigned, RegionView, VerdictView
+from .wavering import Wavering
 
 _NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 
@@ -60,7 +63,7 @@ _NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 class Engine:
     """The judgement over every target, pool and instance; one object, driven by one task."""
 
-    def __init__(self) -> None:
+    def __init__(self, brake: Brake | None = None) -> None:
         self._targets = Targets()
         self._evidence = Evidence(self._targets)
         self._verdicts = Verdicts(self._targets, self._evidence)
@@ -75,6 +78,10 @@ class Engine:
         self._latency = Latency(self._targets, self._evidence)
         self._forces = Forces()
         self._router = Router(self._forces)
+        self._asides = Asides(self._targets, self._evidence)
+        self._guard = Guard(brake or Brake())
+        self._floored: set[str] = set()  # pools with a member that only their floor keeps
+        self._wavering = Wavering()
         self._known_ms: dict[str, int] = {}  # pools never published, and since when we know them
         self._now = Now(0, 0.0)
 
@@ -85,13 +92,18 @@ class Engine:
         self._now = now
         match event:
             case Frame():
-                return self._evaluate(self._evidence.frame(event, now.mono_ms), now)
+                turned = self._evidence.frame(event, now.mono_ms)
+                return self._evaluate(turned, now, looks=self._suspect(event.region, turned))
             case Digest():
                 turned = self._evidence.digest(event, now.mono_ms)
-                return self._evaluate(turned, now, pools=self._latency.digest(event, now.mono_ms))
+                pools = self._latency.digest(event, now.mono_ms)
+                looks = self._suspect(event.region, turned)
+                return self._evaluate(turned, now, pools=pools, looks=looks)
             case Tick():
                 changed = self._evidence.lapse(now.mono_ms)
-                return self._evaluate(changed, now, pools=self._impatient(now), alarms=True)
+                due = {*self._impatient(now), *self._eased(now)}
+                everybody = self._evidence.regions.keys() | self._asides.standing.keys()
+                return self._evaluate(changed, now, pools=due, looks=everybody, alarms=True)
             case AgentFound():
                 changed = self._evidence.found(event.region, event.agent, now.mono_ms)
                 return self._evaluate(changed, now, alarms=True)
@@ -140,11 +152,15 @@ class Engine:
         gone_keys: Set[TargetKey] = {key for key, _ in changes.removed}
         if self._configured and (stored := self._stored) is not None:
             self._stored = None
-            alike = self._verdicts.restore(stored.verdicts)
+            alike = self._verdicts.restore(stored.verdicts, now)
             if not self._restored:
                 self._evidence.restore(alike, now.mono_ms)
             self._restored = True
             self._pools = dict(stored.pools)
+            self._floored = {name for name, one in self._pools.items() if _floored(one)}
+            self._guard.restore(stored.pools, now)
+            self._wavering.restore(stored.pools, now)
+            self._asides.restore(stored.aside)
             self._latency.restore(stored.pools)
             self._router.restore(stored.routes)
             self._forces.restore(stored.forces, now)
@@ -155,9 +171,9 @@ class Engine:
         if self._configured:
             wanted = names_of(resources.pools)
             self._sets = {name: one for name, one in self._sets.items() if name in wanted}
-            self._pools = {
-                name: self._pools[name] for name in self._pools if name in resources.pools
-            }
+            self._drop(self._pools.keys() - resources.pools.keys())
+            dirty |= self._wavering.configure(resources).intersection(resources.pools)
+            dirty |= self._free(resources, now)
             self._router.configure(resources)
             dirty |= self._latency.configure(resources).intersection(resources.pools)
             self._known_ms = {
@@ -169,8 +185,32 @@ class Engine:
         moved = np.array([new for _, new in changes.moved], dtype=np.intp)
         numbers = np.unique(np.concatenate((changed, retimed, added, moved)))
         return self._evaluate(
-            numbers, now, gone=gone_keys, pools=dirty, routes=resources.instances, alarms=True
+            numbers,
+            now,
+            gone=gone_keys,
+            pools=dirty,
+            routes=resources.instances,
+            looks=self._asides.standing,
+            alarms=True,
         )
+
+    def _drop(self, names: Iterable[str]) -> None:
+        """Forget the pools that the configuration ended."""
+        for name in list(names):
+            self._guard.published(self._pools.pop(name), None)
+            self._floored.discard(name)
+        if names:
+            self._guard.forget(one.value for s in self._pools.values() for one in s.members)
+
+    def _free(self, resources: Resources, now: Now) -> set[str]:
+        """End the damping that a check asks for no more; the pools that this touches."""
+        damping = self._verdicts.damping
+        undamped = [
+            number
+            for number in damping.damped()
+            if not resources.checks[self._targets.key(number).check].damping
+        ]
+        return self._of_numbers(damping.free(now, undamped))
 
     # ---- the one evaluation ------------------------------------------------------------------
 
@@ -184,12 +224,14 @@ class Engine:
         routes: Iterable[str] = (),
         forced: Iterable[str] = (),
         again: bool = False,
+        looks: Iterable[str] = (),
         alarms: bool = False,
     ) -> list[Effect]:
         """Judge targets whose votes or rules changed, then what stands above them.
 
         `forced` are the targets of forces that came or went; `again`: those that ended earlier and
-        are still stored are to be deleted once more.
+        are still stored are to be deleted once more. `looks` are the regions that may have to be
+        set aside.
         """
         if not (self._configured and self._restored):
             return []
@@ -201,12 +243,17 @@ class Engine:
         released = self._forces.releases()
         named = {target.partition("/")[0] for target in (*forced, *over, *released)}
         dirty = {*pools, *named.intersection(self._resources.pools)}
+        if looks:
+            effects += self._asides.look(looks, self._targets.voting(), now)
+        numbers = self._silence(numbers)
         if numbers.size:
             turned, records = self._verdicts.judge(numbers, now)
             effects += records
             for key in turned:
                 dirty.update(self._targets.pools_of[key])
+            dirty |= self._waver(numbers, now)
         effects += self._verdicts.forget(gone)
+        dirty |= self._brake(dirty, released, now)
         changed: list[str] = []
         for name in sorted(dirty):
             judged = self._judge_pool(name, now)
@@ -222,17 +269,144 @@ class Engine:
             holding = conditions(
                 self._resources, self._targets, self._verdicts.pending, self.regions()
             )
+            holding |= brake_alarms.conditions(
+                self._asides.standing,
+                self._guard.held(),
+                {self._targets.key(number).address for number in self._verdicts.damping.damped()},
+                self._floored,
+            )
             effects += self._alarms.update(holding, now)
         return effects
+
+    def _suspect(self, region: str, turned: NDArray[np.intp]) -> tuple[str, ...]:
+        return (region,) if turned.size and self._asides.suspects(region, turned) else ()
+
+    def _silence(self, numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Let the votes of muted regions and of those set aside not count; what to judge with it.
+
+        That is `numbers` and all targets of the regions about which this changed.
+        """
+        before = self._evidence.silenced
+        after = {
+            **{name: f"set aside: {one.text}" for name, one in self._asides.standing.items()},
+            **{name: f"muted: {why}" for name, why in self._forces.muted().items()},
+        }
+        if after == before:
+            return numbers
+        self._evidence.silenced = after
+        turned = [self._targets.of_region(name) for name in after.keys() ^ before.keys()]
+        return np.unique(np.concatenate((numbers, *turned)))
+
+    # ---- brakes ------------------------------------------------------------------------------
+
+    def _of_numbers(self, numbers: Iterable[int]) -> set[str]:
+        keys = [self._targets.key(number) for number in numbers]
+        return {name for key in keys for name in self._targets.pools_of[key]}
+
+    def _waver(self, numbers: NDArray[np.intp], now: Now) -> set[str]:
+        """The pools that begin to waver with these targets."""
+        if not self._wavering.matters:
+            return set()
+        split = numbers[self._verdicts.split[numbers]].tolist()
+        return self._wavering.split(self._of_numbers(split), now)
+
+    def _eased(self, now: Now) -> set[str]:
+        """The pools of which a brake lets go as time passes, or that waver no more."""
+        freed = self._of_numbers(self._verdicts.damping.free(now))
+        freed |= self._holding(self._guard.over(now))
+        due = self._wavering.due(now)
+        still = {
+            name
+            for name in due
+            for keys in self._targets.of_pool(name)
+            if any(self._verdicts.split[self._targets.number(key)] for key in keys)
+        }
+        self._wavering.split(still, now)
+        self._wavering.calm(calm := set(due) - still)
+        return freed | calm
+
+    def _brake(self, dirty: Set[str], released: Iterable[str], now: Now) -> set[str]:
+        """Tell the guard who would leave service, who came back, and whom operators release.
+
+        The pools that this touches beside `dirty`.
+        """
+        more: set[str] = set()
+        for target in released:
+            name, _, value = target.partition("/")
+            if name in self._resources.pools:
+                values = [value] if value else [one.value for one in self._pools[name].members]
+                more |= self._holding(values)
+                self._guard.release(values)
+        leaving: dict[str, None] = {}
+        for name in sorted(dirty):
+            published = self._pools.get(name)
+            if published is None:
+                continue
+            config, forces = self._resources.pools[name], self._forces.of_pool(name)
+            before = {member.value: member for member in published.members}
+            whys = pool.whys(config, self._health(name), before, self._penalties(name))
+            for address, why in zip(config.addresses, whys, strict=True):
+                value = address.value
+                was = before.get(value)
+                if why != "down":
+                    if self._guard.knows(value) and not self._down_elsewhere(value, name):
+                        self._guard.recovered(value)
+                elif (
+                    was is not None
+                    and was.why in IN_SERVICE
+                    and forces.keys().isdisjoint((value, pool.WHOLE))
+                ):
+                    leaving[value] = None
+        if leaving:
+            self._guard.leave(leaving, now)
+        return more
+
+    def _holding(self, values: Iterable[str]) -> set[str]:
+        """The pools that answer one of these addresses because it is held."""
+        wanted = frozenset(values)
+        if not wanted:
+            return set()
+        return {
+            name
+            for name, state in self._pools.items()
+            for member in state.members
+            if member.held_since and member.value in wanted
+        }
+
+    def _down_elsewhere(self, value: str, name: str) -> bool:
+        return any(
+            member.value == value and (member.judged or member.why) in ("down", "held", "floored")
+            for other, state in self._pools.items()
+            if other != name
+            for member in state.members
+        )
+
+    # ---- pools -------------------------------------------------------------------------------
+
+    def _health(self, name: str) -> list[list[tuple[str, Health]]]:
+        return [
+            [(key.check, self._verdicts.health(key)) for key in keys]
+            for keys in self._targets.of_pool(name)
+        ]
+
+    def _penalties(self, name: str) -> Mapping[str, Mapping[str, int]]:
+        """The penalties of a pool's damped targets."""
+        damping = self._verdicts.damping
+        if not damping.damped():
+            return pool.NO_PENALTIES
+        found: dict[str, dict[str, int]] = {}
+        for keys in self._targets.of_pool(name):
+            for key in keys:
+                number = self._targets.number(key)
+                if number is not None and damping.since(number):
+                    found.setdefault(key.address, {})[key.check] = damping.last(number)
+        return found
 
     def _judge_pool(self, name: str, now: Now) -> list[PublishPool]:
         config, published = self._resources.pools[name], self._pools.get(name)
         state = pool.judge(
             config,
-            [
-                [(key.check, self._verdicts.health(key)) for key in keys]
-                for keys in self._targets.of_pool(name)
-            ],
+            self._health(name),
             published,
             patient=published is None and self._is_patient(name, now),
             generation=self._generation,
@@ -240,10 +414,15 @@ class Engine:
             sets=self._sets,
             forces=self._forces.of_pool(name),
             latency=self._latency.of_pool(name),
+            penalties=self._penalties(name),
+            held=self._guard.held(),
+            wavering=self._wavering.of_pool(name),
         )
         if state is None or (published is not None and pool.same(state, published)):
             return []
         self._pools[name] = state
+        self._guard.published(published, state)
+        (self._floored.add if _floored(state) else self._floored.discard)(name)
         self._known_ms.pop(name, None)
         return [PublishPool(name=name, state=state)]
 
@@ -329,7 +508,15 @@ class Engine:
 
     def regions(self) -> list[RegionView]:
         """Every region that is declared, met or has an agent."""
-        return region_views(self._resources, self._met, self._evidence)
+        return region_views(self._resources, self._met, self._evidence, self._asides.standing)
+
+    def damped(self) -> int:
+        """How many targets are damped."""
+        return len(self._verdicts.damping.damped())
+
+    def held(self) -> Mapping[str, float]:
+        """The addresses that the guard holds, and since when (Unix)."""
+        return self._guard.held()
 
     def agents(self, now: Now | None = None) -> list[AgentView]:
         """Every agent that streams, or whose opinions still count."""
@@ -342,3 +529,7 @@ class Engine:
     def alarms(self) -> list[AlarmView]:
         """The alarms that stand."""
         return self._alarms.standing()
+
+
+def _floored(state: PoolState) -> bool:
+    return any(member.why == "floored" for member in state.members)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from gtm.model import Resources
-from gtm.state import AddressSet, Force, PoolState, Routes, VerdictRecord
+from gtm.state import AddressSet, Aside, Force, PoolState, Routes, VerdictRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,9 +53,9 @@ class Restored(Struct, frozen=True, kw_only=True):
     """What the store says at start, before any result: verdicts and published states.
 
     Votes in the records count for one grace; `pools` and `routes` are what resolvers serve now,
-    `alarms` those that stand (id -> text and Unix time), `forces` are by target. A later one, after
-    a takeover, a refused write or a gap in the watch, replaces what the engine believes to be
-    stored, standing verdicts included, but not what agents said meanwhile.
+    `alarms` those that stand (id -> text and Unix time), `forces` are by target, `aside` by region.
+    A later one, after a takeover, a refused write or a gap in the watch, replaces what the engine
+    believes to be stored, standing verdicts included, but not what agents said meanwhile.
     """
 
     verdicts: dict[TargetKey, VerdictRecord]
@@ -64,6 +64,7 @@ class Restored(Struct, frozen=True, kw_only=True):
     met: frozenset[str] = frozenset()
     alarms: dict[str, tuple[str, float]] = field(default_factory=dict)
     forces: dict[str, Force] = field(default_factory=dict)
+    aside: dict[str, Aside] = field(default_factory=dict)
 
 
 class Met(Struct, frozen=True, kw_only=True):
@@ -165,6 +166,13 @@ class PublishVerdict(Struct, frozen=True, kw_only=True):
     record: VerdictRecord | None
 
 
+class PublishAside(Struct, frozen=True, kw_only=True):
+    """Write `aside/<region>`; None deletes it: its votes count again."""
+
+    region: str
+    record: Aside | None
+
+
 class EndForce(Struct, frozen=True, kw_only=True):
     """Delete `forces/<target>`: its time is up, or what it asked for once is done."""
 
@@ -184,4 +192,6 @@ class ClearAlarm(Struct, frozen=True, kw_only=True):
     id: str
 
 
-Effect = PublishPool | PublishRoutes | PublishVerdict | EndForce | RaiseAlarm | ClearAlarm
+Effect = (
+    PublishPool | PublishRoutes | PublishVerdict | PublishAside | EndForce | RaiseAlarm | ClearAlarm
+)

@@ -7,7 +7,7 @@ is `hysteresis`' business, what votes mean is `quorum`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,8 @@ class Evidence:
 
     def __init__(self, targets: Targets) -> None:
         self.regions: dict[str, Region] = {}
+        self.silenced: Mapping[str, str] = {}
+        """Regions whose votes do not count for now (muted, set aside), and why."""
         self._targets = targets
         self._restored_ms = 0
 
@@ -313,19 +315,23 @@ class Evidence:
         """How many of `regions` say up and down on each of `numbers`."""
         ups = np.zeros(len(numbers), dtype=np.int32)
         downs = np.zeros(len(numbers), dtype=np.int32)
-        for name in regions:
-            if (place := self.regions.get(name)) is not None:
-                vote = place.vote[numbers]
-                ups += vote == UP
-                downs += vote == DOWN
+        for place in self._heard(regions):
+            vote = place.vote[numbers]
+            ups += vote == UP
+            downs += vote == DOWN
         return Tally(ups, downs)
+
+    def _heard(self, regions: Iterable[str]) -> Iterator[Region]:
+        """Those of `regions` that are known and whose votes count."""
+        for name in regions:
+            if name not in self.silenced and (place := self.regions.get(name)) is not None:
+                yield place
 
     def first_failed_ms(self, regions: tuple[str, ...], number: int, since_ms: int) -> int | None:
         """When the first failure ended of the streaks whose votes turned down since `since_ms`."""
         found: list[int] = []
-        for name in regions:
-            place = self.regions.get(name)
-            if place is None or place.vote[number] != DOWN or place.voted_ms[number] < since_ms:
+        for place in self._heard(regions):
+            if place.vote[number] != DOWN or place.voted_ms[number] < since_ms:
                 continue
             found += [
                 int(agent.began[number])
@@ -343,11 +349,10 @@ class Evidence:
 
     def wavers(self, regions: tuple[str, ...], number: int) -> bool:
         """Whether a streak against some region's vote has begun."""
-        for name in regions:
-            if (place := self.regions.get(name)) is not None:
-                against = {UP: FAILURE, DOWN: SUCCESS}.get(int(place.vote[number]))
-                if any(agent.last[number] == against for agent in place.agents.values()):
-                    return True
+        for place in self._heard(regions):
+            against = {UP: FAILURE, DOWN: SUCCESS}.get(int(place.vote[number]))
+            if any(agent.last[number] == against for agent in place.agents.values()):
+                return True
         return False
 
     def record(self, region: str, number: int) -> VoteRecord:
@@ -355,15 +360,17 @@ class Evidence:
         place = self.regions.get(region)
         if place is None:
             return VoteRecord(vote="none", reason="no agent")
-        vote: Vote = _VOTES[place.vote.item(number)]
+        silenced = self.silenced.get(region, "")
+        vote: Vote = "none" if silenced else _VOTES[place.vote.item(number)]
         agent = place.witness(number)
         if agent is None:
-            return VoteRecord(vote=vote, reason=place.silence(number))
+            return VoteRecord(vote=vote, reason=silenced or place.silence(number))
         last = agent.last.item(number)
+        reason = "" if last == SUCCESS and vote != "down" else agent.reason_text(number)
         return VoteRecord(
             vote=vote,
             streak=agent.streak.item(number),
-            reason="" if vote == "up" and last == SUCCESS else agent.reason_text(number),
+            reason="; ".join(filter(None, (silenced, reason))),
             rtt_us=agent.rtt.item(number),
         )
 

@@ -15,7 +15,9 @@ from .events import Now
 from .pool import NO_FORCES
 
 ON_RULES: frozenset[ForceAction] = frozenset({"pin", "release"})
-"""Actions on INSTANCE/RULE; all others are on POOL or POOL/ADDRESS."""
+"""Actions that change no member of a pool."""
+ON_REGION = "region:"
+"""What the target of a force on a region begins with."""
 
 
 class Forces:
@@ -58,7 +60,7 @@ class Forces:
     def _index(self) -> None:
         self._of_pool = {}
         for target, force in self._standing.items():
-            if force.action not in ON_RULES:
+            if force.action not in ON_RULES and not target.startswith(ON_REGION):
                 pool, _, member = target.partition("/")
                 self._of_pool.setdefault(pool, {})[member] = force.action
 
@@ -69,7 +71,7 @@ class Forces:
         return sorted(target for target, due_ms in self._due_ms.items() if due_ms <= now.mono_ms)
 
     def releases(self) -> list[str]:
-        """The rules whose release is asked for, each once."""
+        """The rules, and the held addresses and their pools, whose release is asked for."""
         return sorted(
             target for target, force in self._standing.items() if force.action == "release"
         )
@@ -99,6 +101,14 @@ class Forces:
         """Whether a rule's manual failback is to end."""
         force = self._standing.get(f"{instance}/{rule}")
         return force is not None and force.action == "release"
+
+    def muted(self) -> dict[str, str]:
+        """The regions that are not to vote, and the reason given."""
+        return {
+            target.removeprefix(ON_REGION): force.why
+            for target, force in self._standing.items()
+            if force.action == "mute"
+        }
 
     def standing(self) -> list[Force]:
         """Every force that stands, by target."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from gtm import codec, keys
-from gtm.state import AlarmRecord, Force, MetRegion, PoolState, Routes, VerdictRecord
+from gtm.state import AlarmRecord, Aside, Force, MetRegion, PoolState, Routes, VerdictRecord
 from gtm.store import Event, Store
 from gtm.telemetry import transition
 from gtm.view import Changes, View
@@ -29,6 +29,7 @@ from .events import (
     Incoming,
     Met,
     Now,
+    PublishAside,
     PublishPool,
     PublishRoutes,
     PublishVerdict,
@@ -96,6 +97,7 @@ class Judge:
                 met=frozenset(_read(there, keys.REGIONS, str, MetRegion)),
                 alarms={id_: (alarm.text, alarm.since) for id_, alarm in alarms.items()},
                 forces=_read(there, keys.FORCES, keys.force_target, Force),
+                aside=_read(there, keys.ASIDE, str, Aside),
             )
         )
         if self._head < 0:
@@ -162,6 +164,8 @@ class Judge:
                 transition(log, f"alarm {effect.id}: {effect.text}", logging.WARNING)
             elif isinstance(effect, ClearAlarm):
                 transition(log, f"alarm {effect.id} is over")
+            elif isinstance(effect, PublishAside):
+                _said_aside(effect)
             elif isinstance(effect, EndForce):
                 transition(log, f"force {effect.target} is over")
             elif isinstance(effect, PublishPool) and effect.state is not None:
@@ -217,6 +221,14 @@ class Judge:
         return views, Watcher(matches, (view.target for view in views))
 
 
+def _said_aside(effect: PublishAside) -> None:
+    if effect.record is None:
+        transition(log, f"region {effect.region} counts again")
+    else:
+        text = f"region {effect.region} is set aside: {effect.record.text}"
+        transition(log, text, logging.WARNING)
+
+
 def _target(name: str) -> TargetKey:
     return TargetKey(*keys.verdict_target(keys.VERDICTS + name))
 
@@ -238,7 +250,7 @@ def _read(
 
 
 def _written(effect: Effect, now: Now) -> tuple[str, bytes | None]:
-    value: PoolState | Routes | VerdictRecord | AlarmRecord | None
+    value: PoolState | Routes | VerdictRecord | AlarmRecord | Aside | None
     match effect:
         case PublishPool():
             key, value = keys.pool(effect.name), effect.state
@@ -248,6 +260,8 @@ def _written(effect: Effect, now: Now) -> tuple[str, bytes | None]:
             target = effect.target
             key = keys.verdict(target.check, target.address, target.port)
             value = effect.record
+        case PublishAside():
+            key, value = keys.aside(effect.region), effect.record
         case EndForce():
             key, value = keys.force(effect.target), None
         case RaiseAlarm():

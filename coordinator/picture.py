@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gtm.model import Resources
-from gtm.state import Member, PoolState
+from gtm.state import Aside, Member, PoolState
 
 from .events import Now, TargetKey
 from .evidence import Evidence
@@ -68,6 +68,9 @@ class Picture:
             pools=pools,
             why=tuple("withheld" if one is None else one.why for one in members),
             forced=any(one is not None and one.judged for one in members),
+            held=any(one is not None and one.held_since for one in members),
+            penalty=self._verdicts.damping.penalty(number, self._now),
+            damped_since=self._verdicts.damping.since(number),
             verdict=HEALTH[code],
             pending=decision.pending,
             wavering=self._evidence.wavers(who.regions, number),
@@ -86,7 +89,12 @@ class Picture:
         return self._members[pool].get(address)
 
 
-def region_views(resources: Resources, met: frozenset[str], evidence: Evidence) -> list[RegionView]:
+def region_views(
+    resources: Resources,
+    met: frozenset[str],
+    evidence: Evidence,
+    asides: Mapping[str, Aside],
+) -> list[RegionView]:
     """Every region that is declared, met or has an agent that streams."""
     declared = resources.regions
     streaming = {
@@ -101,6 +109,8 @@ def region_views(resources: Resources, met: frozenset[str], evidence: Evidence) 
             met=name in met,
             agents=streaming.get(name, 0),
             votes=name in (declared or met),
+            aside_since=asides[name].since if name in asides else 0.0,
+            silenced=evidence.silenced.get(name, ""),
         )
         for name in sorted(names)
     ]

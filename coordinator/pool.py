@@ -15,11 +15,13 @@ from types import MappingProxyType
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET
 
 from gtm.availability import available
 from gtm.choices import Judgement
-from gtm.model import Address, Check, Pool, Steering
+from gtm.model import Address, Check, Family, Pool, Steering
 from gtm.state import (
+    BRAKED,
     EXCLUDED,
     AddressSet,
     ForceAction,
@@ -30,6 +32,7 @@ from gtm.state import (
     PoolState,
     Why,
 )
+from gtm.units import Share
 
 from .targets import checks_of, probe_ms
 
@@ -43,8 +46,11 @@ NO_SETS: Mapping[str, AddressSet] = MappingProxyType({})
 _IN: frozenset[Why] = frozenset(
     {"up", "unmonitored", "online", "unknown_as_up", "manual_up", "forced_up"}
 )
-_KEPT: frozenset[Why] = frozenset({"up", "down", "unmonitored", "online", "manual_up"})
-"""Published reasons that an address without a verdict keeps; any other leaves it unknown."""
+_KEPT: Mapping[Why, Why] = {
+    **{why: why for why in ("up", "down", "unmonitored", "online", "manual_up")},
+    **dict.fromkeys(BRAKED, "down"),
+}
+"""What published reasons make of an address without a verdict; any other leaves it unknown."""
 _MODES: Mapping[str, Why] = {
     "online": "online",
     "offline": "offline",
@@ -55,6 +61,9 @@ _FORCED: Mapping[str, Why] = {"up": "forced_up", "down": "forced_down", "drain":
 
 Verdicts = Sequence[tuple[str, Health]]
 """The verdicts over one address, by check."""
+Penalties = Mapping[str, Mapping[str, int]]
+"""The penalties of damped targets: address -> check -> penalty."""
+NO_PENALTIES: Penalties = MappingProxyType({})
 
 
 def address_health(judgement: Judgement, verdicts: Iterable[tuple[str, Health]]) -> Health:
@@ -97,20 +106,25 @@ def judge(
     sets: Mapping[str, AddressSet] = NO_SETS,
     forces: Mapping[str, ForceAction] = NO_FORCES,
     latency: Mapping[str, tuple[LatencyGroup, ...]] = MappingProxyType({}),
+    penalties: Penalties = NO_PENALTIES,
+    held: Mapping[str, float] = MappingProxyType({}),
+    wavering: Mapping[Family, bool] = MappingProxyType({}),
 ) -> PoolState | None:
     """The state of `pool`, given each address's verdicts (in the order of its addresses).
 
     None: it was never published and waits, as long as it is `patient`, for a verdict over each of
     its smart addresses, and an address for each of its names. A member that is as it was keeps its
     `since`. `sets` are what names of flattened pools stand for, `forces` maps a member's value, or
-    `WHOLE`, to what an operator wants of it.
+    `WHOLE`, to what an operator wants of it; whom the guard holds is in `held`, since when (Unix).
     """
     sets = sets if _flat(pool) else NO_SETS
     before = {} if published is None else {member.value: member for member in published.members}
-    judged = [
-        _why(pool, address, of, before.get(address.value))
-        for address, of in zip(pool.addresses, verdicts, strict=True)
-    ]
+    judged = whys(pool, verdicts, before, penalties)
+    if held:
+        judged = [
+            "held" if why == "down" and address.value in held else why
+            for address, why in zip(pool.addresses, judged, strict=True)
+        ]
     if _flat(pool):
         judged = [
             why if why in EXCLUDED or address.value in sets else "unresolved"
@@ -122,6 +136,9 @@ def judge(
         judged = ["unknown_as_up" if why == "unknown" else why for why in judged]
     on = [forces.get(address.value) or forces.get(WHOLE) for address in pool.addresses]
     reasons = [_forced(why, force) for why, force in zip(judged, on, strict=True)]
+    if pool.floor is not UNSET:
+        for index in _floored(pool, pool.floor, reasons, on, before):
+            judged[index] = reasons[index] = "floored"
     places = [_places(sets.get(address.value)) for address in pool.addresses]
     answered = frozenset[str]().union(
         *(place for place, why in zip(places, reasons, strict=True) if why in _IN)
@@ -135,6 +152,8 @@ def judge(
             counted=why in _IN or (why == "drained" and own in _IN and place <= answered),
             before=before.get(address.value),
             wall_s=wall_s,
+            penalty=max(penalties.get(address.value, {}).values(), default=0),
+            held_since=held.get(address.value, 0.0) if "held" in (why, own) else 0.0,
         )
         for address, why, own, force, place in zip(
             pool.addresses, reasons, judged, on, places, strict=True
@@ -150,6 +169,7 @@ def judge(
         members=members,
         member_in_force=_in_force(pool, members, published),
         latency=_near(latency, {member.value for member in members}),
+        wavering=dict(wavering),
     )
     return msgspec.structs.replace(state, last_good=_last_good(state, published, wall_s))
 
@@ -163,17 +183,73 @@ def _flat(pool: Pool) -> bool:
     return pool.type == "domain" and pool.flatten
 
 
-def _why(pool: Pool, address: Address, verdicts: Verdicts, before: Member | None) -> Why:
-    """What one member is without forces, with `unknown` where only the others can tell."""
+def whys(
+    pool: Pool,
+    verdicts: Sequence[Verdicts],
+    before: Mapping[str, Member],
+    penalties: Penalties = NO_PENALTIES,
+) -> list[Why]:
+    """What each member is without forces and brakes, `unknown` where only the others can tell.
+
+    `before` are the published members by value, `penalties` those of damped checks by address.
+    """
+    return [
+        _why(pool, address, of, before.get(address.value), penalties.get(address.value))
+        for address, of in zip(pool.addresses, verdicts, strict=True)
+    ]
+
+
+def _why(
+    pool: Pool,
+    address: Address,
+    verdicts: Verdicts,
+    before: Member | None,
+    penalties: Mapping[str, int] | None,
+) -> Why:
     if address.mode != "smart":
         return _MODES[address.mode]
     if not address.checked_by(pool):
         return "unmonitored"
     health = address_health(pool.check_judgement, verdicts)
+    if health == "up" and penalties:
+        quiet = [(check, "down" if check in penalties else one) for check, one in verdicts]
+        return "up" if address_health(pool.check_judgement, quiet) == "up" else "damped"
     if health != "unknown":
         return health
-    kept = "unknown" if before is None else before.judged or before.why
-    return kept if kept in _KEPT else "unknown"
+    return "unknown" if before is None else _KEPT.get(before.judged or before.why, "unknown")
+
+
+def _floored(
+    pool: Pool,
+    floor: Share,
+    reasons: Sequence[Why],
+    forces: Sequence[ForceAction | None],
+    before: Mapping[str, Member],
+) -> list[int]:
+    """The members (by index) that health took out, and that the pool's floor keeps in answers.
+
+    First those that are only damped, then those that the floor keeps already, then those that went
+    last.
+    """
+    total = sum(why not in EXCLUDED for why in reasons)
+    kept = sum(why in _IN or why in BRAKED for why in reasons)
+    missing = -(-(floor.of_one * total).numerator // (floor.of_one * total).denominator) - kept
+    if missing <= 0:
+        return []
+
+    def rank(index: int) -> tuple[bool, bool, bool, float, int]:
+        was = before.get(pool.addresses[index].value)
+        floored = was is not None and was.why == "floored"
+        answered = was is not None and was.answered
+        since = 0.0 if was is None else was.since
+        return (reasons[index] != "damped", not floored, not answered, -since, index)
+
+    may = [
+        index
+        for index, why in enumerate(reasons)
+        if why in ("down", "damped") and forces[index] is None
+    ]
+    return sorted(may, key=rank)[:missing]
 
 
 def _forced(judged: Why, force: ForceAction | None) -> Why:
@@ -204,17 +280,21 @@ def _member(
     counted: bool,
     before: Member | None,
     wall_s: float,
+    penalty: int,
+    held_since: float,
 ) -> Member:
     member = Member(
         value=address.value,
         weight=address.weight,
         lines=address.lines,
         location=address.location,
-        answered=why in _IN,
+        answered=why in _IN or why in BRAKED,
         counted=counted,
         why=why,
         judged=judged,
         since=wall_s,
+        penalty=penalty,
+        held_since=held_since,
         set=found,
     )
     as_before = before is not None and (before.why, before.answered, before.counted) == (
@@ -260,7 +340,11 @@ def _last_good(state: PoolState, published: PoolState | None, wall_s: float) -> 
         return None
     last = published.last_good
     if available(published, None):
-        answered = tuple(member.value for member in published.members if member.answered)
+        answered = tuple(
+            member.value
+            for member in published.members
+            if member.answered and member.why not in BRAKED
+        )
         last = LastGood(members=answered, until=wall_s)
     if last is None:
         return None

@@ -29,7 +29,9 @@ HEAD_WAIT_S = 1.0
 """How long a refused publisher waits for the new head to be judged before it looks again."""
 RETRY_S = (0.05, 1.0)
 """Least and greatest pause between attempts while the store is away."""
-LED = (keys.POOLS, keys.ROUTES, keys.VERDICTS, keys.ALARMS, keys.REGIONS, keys.FORCES)
+LED = (
+    keys.POOLS, keys.ROUTES, keys.VERDICTS, keys.ALARMS, keys.REGIONS, keys.ASIDE, keys.FORCES,
+)  # fmt: skip
 """The prefixes that a leader writes; of forces it writes only the end."""
 
 log = logging.getLogger("coordinator")

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from numpy.typing import NDArray
 
 from gtm.model import Check
+from gtm.units import Share
 
-from .hysteresis import DOWN, NO_VOTE, UP, Codes
+from .hysteresis import DOWN, NAMES, NO_VOTE, UP, Codes
 
 Counts = NDArray[Any]
 
@@ -24,25 +25,36 @@ class Electorate(Struct, frozen=True, kw_only=True):
     """Who votes on a check's targets (E, sorted), and how many it takes.
 
     `voters`: fewer leave a verdict pending. `downs`: from this many regions on it is down, which is
-    the failing share of |E| rounded up, and at least one region.
+    the failing share of |E| rounded up, and at least one region. `ups`: with fewer that are up a
+    verdict stays, where it is not down (0: no such rule). `share` and `rise` are the shares as
+    users wrote them.
     """
 
     regions: tuple[str, ...]
     voters: int
     downs: int
     share: str
+    ups: int = 0
+    rise: str = ""
 
 
 def electorate(check: Check, everybody: Sequence[str]) -> Electorate:
     """The electorate of a check; `everybody` are the regions of `regions: all`."""
     regions = tuple(sorted(set(check.regions or everybody)))
-    share = check.failing_share.of_one * len(regions)
+    healthy, rise = check.healthy_share, check.rise_share
     return Electorate(
         regions=regions,
         voters=check.min_voters.needed(len(regions)),
-        downs=max(1, -(-share.numerator // share.denominator)),
-        share=str(check.failing_share),
+        downs=max(1, _upwards(check.fails_from, len(regions))),
+        share=str(check.fails_from) if healthy is UNSET else f"up above {healthy}",
+        ups=0 if rise is UNSET else _upwards(rise, len(regions)),
+        rise="" if rise is UNSET else str(rise),
     )
+
+
+def _upwards(share: Share, of: int) -> int:
+    part = share.of_one * of
+    return -(-part.numerator // part.denominator)
 
 
 class Decision(Struct, frozen=True):
@@ -57,7 +69,7 @@ def decide(who: Electorate, ups: int, downs: int, standing: int) -> Decision:
     """The verdict over `ups` and `downs` regions of E, on top of the standing one.
 
     A region without a vote counts as the standing verdict says (none yet: as up), unless all that
-    have one agree.
+    have one agree. Between the shares of failing and of rising the standing verdict stays.
     """
     total, voters = len(who.regions), ups + downs
     if total == 0:
@@ -80,6 +92,11 @@ def decide(who: Electorate, ups: int, downs: int, standing: int) -> Decision:
         text += f" ({silent} without a vote counted as {'down' if standing == DOWN else 'up'})"
     if counted >= who.downs:
         return Decision(DOWN, False, f"{text}: down from {who.downs} on ({who.share})")
+    if total - counted < who.ups:
+        stays = "no verdict yet" if standing == NO_VOTE else f"{NAMES[standing]} stays"
+        return Decision(
+            standing, False, f"{text}: {stays}, as up takes {who.ups} up (rise_share {who.rise})"
+        )
     return Decision(UP, False, f"{text}: up below {who.downs} ({who.share})")
 
 
@@ -90,6 +107,8 @@ def decide_columns(
     total, voters = len(who.regions), ups + downs
     pending = voters < who.voters if total else np.ones(len(standing), dtype=bool)
     counted = downs + np.where(standing == DOWN, total - voters, 0)
-    is_down = np.where((ups == 0) | (downs == 0), downs > 0, counted >= who.downs)
-    verdict: Codes = np.where(pending, standing, np.where(is_down, DOWN, UP)).astype(np.int8)
+    agree = (ups == 0) | (downs == 0)
+    is_down = np.where(agree, downs > 0, counted >= who.downs)
+    stays = pending | (~is_down & ~agree & (total - counted < who.ups))
+    verdict: Codes = np.where(stays, standing, np.where(is_down, DOWN, UP)).astype(np.int8)
     return verdict, pending

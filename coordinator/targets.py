@@ -147,6 +147,9 @@ class Targets:
         self._uses: Counter[str] = Counter()
         self._key: list[TargetKey | None] = []
         self._resting: deque[tuple[int, int]] = deque()
+        self._voted_version = -1
+        self._voted: dict[str, Numbers] = {}
+        self._voting: frozenset[str] = frozenset()
 
     @property
     def capacity(self) -> int:
@@ -188,9 +191,18 @@ class Targets:
         """All numbers in use."""
         return np.flatnonzero(self.columns.max_age >= 0)
 
-    def voting(self) -> set[str]:
+    def voting(self) -> frozenset[str]:
         """Every region that some target's check names."""
-        return {region for name in self._uses for region in self._checks[name][1].regions}
+        self._refresh()
+        return self._voting
+
+    def _refresh(self) -> None:
+        """Begin anew what is worked out once for each set of targets."""
+        if self._voted_version != self.version:
+            self._voted_version, self._voted = self.version, {}
+            self._voting = frozenset(
+                region for name in self._uses for region in self._checks[name][1].regions
+            )
 
     def by_check(self, numbers: Numbers) -> Iterator[tuple[str, Electorate, Numbers]]:
         """`numbers` in groups of one check, with its name and those who vote on it."""
@@ -202,6 +214,21 @@ class Targets:
         for group in np.split(numbers, np.flatnonzero(np.diff(place)) + 1):
             name = self.key(int(group[0])).check
             yield name, self._checks[name][1], group
+
+    def of_region(self, region: str) -> Numbers:
+        """The numbers of the targets on which a region votes."""
+        self._refresh()
+        found = self._voted.get(region)
+        if found is None:
+            places = [
+                self._places[name]
+                for name, (_, who) in self._checks.items()
+                if name in self._places and region in who.regions
+            ]
+            numbers = self.numbers()
+            found = numbers[np.isin(self.columns.check[numbers], places)]
+            self._voted[region] = found
+        return found
 
     # ---- a new configuration -----------------------------------------------------------------
 

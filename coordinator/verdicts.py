@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gtm.state import Health, VerdictRecord, VoteRecord
 
+from .damping import Damping
 from .events import Now, PublishVerdict, TargetKey
 from .evidence import Evidence
 from .hysteresis import DOWN, NO_VOTE
@@ -36,6 +37,9 @@ class Verdicts:
         self.pending: NDArray[np.bool_] = np.ones(capacity, dtype=bool)
         self.since: NDArray[np.float64] = np.zeros(capacity)
         self.unsaved: NDArray[np.bool_] = np.zeros(capacity, dtype=bool)
+        self.split: NDArray[np.bool_] = np.zeros(capacity, dtype=bool)
+        """Where some region's vote is not the standing verdict."""
+        self.damping = Damping(capacity)
         self._stored: set[TargetKey] = set()
         self._targets = targets
         self._evidence = evidence
@@ -45,21 +49,26 @@ class Verdicts:
         number = self._targets.number(key)
         return "unknown" if number is None else HEALTH[self.code[number]]
 
-    def restore(self, records: Mapping[TargetKey, VerdictRecord]) -> dict[int, VerdictRecord]:
+    def restore(
+        self, records: Mapping[TargetKey, VerdictRecord], now: Now
+    ) -> dict[int, VerdictRecord]:
         """Let the stored verdicts stand; which of them (by number) judged today's probe."""
         self._stored = set(records)
         numbers = self._targets.numbers()
         self.unsaved[numbers] = self.code[numbers] != NO_VOTE
         alike: dict[int, VerdictRecord] = {}
+        there: dict[int, VerdictRecord] = {}
         for key, record in records.items():
             number = self._targets.number(key)
             if number is None:
                 continue
+            there[number] = record
             self.code[number] = HEALTH.index(record.verdict)
             self.since[number] = record.since
             self.unsaved[number] = record.probe != probe_digest(self._targets.check(key), key.port)
             if not self.unsaved[number]:
                 alike[number] = record
+        self.damping.restore(there, now)
         return alike
 
     def move(self, moved: Iterable[tuple[int, int]]) -> None:
@@ -68,22 +77,26 @@ class Verdicts:
             self.code[new], self.since[new] = self.code[old], self.since[old]
             self.unsaved[new] = self.code[old] != NO_VOTE
             self.pending[new] = True
+            self.damping.move(old, new)
 
     def clear(self, numbers: Numbers) -> None:
         """Forget numbers that went out of use."""
         self.code[numbers] = NO_VOTE
         self.since[numbers] = 0.0
         self.pending[numbers] = True
-        self.unsaved[numbers] = False
+        self.unsaved[numbers] = self.split[numbers] = False
+        self.damping.clear(numbers.tolist())
 
     def grow(self) -> None:
         """Make room for all targets."""
         more = self._targets.capacity - len(self.code)
-        self.code, self.since, self.unsaved = (
+        self.code, self.since, self.unsaved, self.split = (
             np.pad(self.code, (0, more)),
             np.pad(self.since, (0, more)),
             np.pad(self.unsaved, (0, more)),
+            np.pad(self.split, (0, more)),
         )
+        self.damping.grow(self._targets.capacity)
         self.pending = np.pad(self.pending, (0, more), constant_values=True)
 
     def stored(self) -> frozenset[TargetKey]:
@@ -105,6 +118,7 @@ class Verdicts:
             standing = self.code[group]
             verdict, pending = decide_columns(who, tally.ups, tally.downs, standing)
             self.pending[group] = pending
+            self.split[group] = np.where(verdict == DOWN, tally.ups > 0, tally.downs > 0)
             turns = verdict != standing
             for row in np.flatnonzero(turns | (self.unsaved[group] & ~pending)).tolist():
                 number = int(group[row])
@@ -113,6 +127,8 @@ class Verdicts:
                     who, int(tally.ups[row]), int(tally.downs[row]), int(standing[row])
                 )
                 if turns[row]:
+                    if standing[row] != NO_VOTE:
+                        self.damping.changed(number, self._targets.check(key).damping, now)
                     self.code[number] = decision.verdict
                     self.since[number] = now.wall_s
                     turned.append(key)
@@ -141,5 +157,7 @@ class Verdicts:
             rule=rule,
             probe=probe_digest(check, key.port),
             first_failed=first_failed,
+            penalty=round(self.damping.penalty(number, now), 1),
+            damped_since=self.damping.since(number),
             votes=votes,
         )

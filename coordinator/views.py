@@ -54,7 +54,9 @@ class VerdictView(Struct, frozen=True, kw_only=True):
     """A verdict with each region's vote and evidence as of now.
 
     `why` says what became of the address in each of `pools`: a `gtm.state.Why`, or `withheld`
-    where the pool was never published. `since` is Unix time, 0 with verdict `unknown`.
+    where the pool was never published. `since` is Unix time, 0 with verdict `unknown`. `held`: the
+    guard keeps the address in some pool's answers. `penalty` is what damping counts now, and
+    `damped_since` (Unix) says since when it takes the target out, 0: it does not.
     """
 
     target: TargetKey
@@ -68,16 +70,24 @@ class VerdictView(Struct, frozen=True, kw_only=True):
     regions: tuple[RegionVoteView, ...]
     forced: bool = False
     held: bool = False
+    penalty: float = 0.0
+    damped_since: float = 0.0
 
 
 class RegionView(Struct, frozen=True, kw_only=True):
-    """A region: declared in the configuration, met, or both; `votes`: counts in `regions: all`."""
+    """A region: declared in the configuration, met, or both; `votes`: counts in `regions: all`.
+
+    `silenced` says why its votes do not count for now (muted, set aside), `aside_since` (Unix)
+    since when it is set aside, 0: it is not.
+    """
 
     name: str
     declared: bool
     met: bool
     agents: int
     votes: bool
+    aside_since: float = 0.0
+    silenced: str = ""
 
 
 class AgentView(Struct, frozen=True, kw_only=True):

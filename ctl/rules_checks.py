@@ -5,9 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import msgspec
+from msgspec import UNSET
 
 from gtm.model import Check
 from gtm.options import settings
+from gtm.units import Share
 
 from .findings import Findings
 
@@ -80,9 +82,25 @@ def _voters(findings: Findings, path: str, check: Check) -> None:
     findings.twice(f"{path}.regions", check.regions)
     for index, region in enumerate(check.regions):
         findings.unknown(f"{path}.regions[{index}]", "regions", region)
-    if check.failing_share.of_one == 0:
+    healthy, rise = check.healthy_share, check.rise_share
+    if check.failing_share is not UNSET and check.failing_share.of_one == 0:
         findings.error(f"{path}.failing_share", "with a share of 0% everything is down always")
         return
+    if healthy is not UNSET:
+        for key in ("failing_share", "rise_share"):
+            if getattr(check, key) is not UNSET:
+                findings.error(
+                    f"{path}.{key}", "goes not with healthy_share: say the rule in one form"
+                )
+        if healthy.of_one == 1:
+            findings.error(f"{path}.healthy_share", "more than 100% can't be up: all is down")
+            return
+    if rise is not UNSET and rise.of_one + check.fails_from.of_one <= 1:
+        findings.warn(
+            f"{path}.rise_share",
+            f"says nothing: below the failing share of {check.fails_from} at least "
+            f"{Share(1 - check.fails_from.of_one)} are up anyway",
+        )
     voters = len(set(check.regions) or findings.names["regions"])
     if voters == 0:  # nobody is declared: who votes shows when agents come
         return
@@ -92,9 +110,9 @@ def _voters(findings: Findings, path: str, check: Check) -> None:
             f"{check.min_voters.count} is more than the {voters} regions that vote, "
             f"and counts as {voters}",
         )
-    if Fraction(1, voters) >= check.failing_share.of_one:
+    if Fraction(1, voters) >= check.fails_from.of_one:
         findings.warn(
             path,
             f"one region's word is enough to flip it: 1 of {voters} is not below "
-            f"the failing share of {check.failing_share}",
+            f"the failing share of {check.fails_from}",
         )

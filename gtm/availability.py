@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gtm.model import Family, Pool, Rule, Tier
-from gtm.state import EXCLUDED, NEVER, Member, PoolState
+from gtm.state import BRAKED, EXCLUDED, NEVER, Member, PoolState
 
 
 def answers_cname(pool: Pool | PoolState | None) -> bool:
@@ -71,9 +71,12 @@ def tally(pool: PoolState, family: Family | None) -> tuple[int, int]:
 def available(pool: PoolState | None, family: Family | None) -> bool:
     """Whether `pool` can serve `family`: enough members counted, and one answered.
 
-    None stands for a pool that was never published.
+    One that only a brake keeps in answers does not do. None stands for a pool that was never
+    published.
     """
-    if pool is None or not any(member.answered for member in of_family(pool, family)):
+    if pool is None or not any(
+        member.answered and member.why not in BRAKED for member in of_family(pool, family)
+    ):
         return False
     return pool.min_available.met(*tally(pool, family))
 

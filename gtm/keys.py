@@ -17,6 +17,7 @@ RECORDS = SERVE + "records/"
 POOLS = SERVE + "pools/"
 ROUTES = SERVE + "routes/"
 REGIONS = ROOT + "regions/"
+ASIDE = ROOT + "aside/"
 IDS = ROOT + "ids/"
 FORCES = ROOT + "forces/"
 VERDICTS = ROOT + "verdicts/"
@@ -49,6 +50,11 @@ def routes(instance: str) -> str:
 def region(name: str) -> str:
     """A region that was met."""
     return REGIONS + name
+
+
+def aside(region_name: str) -> str:
+    """A region that is set aside."""
+    return ASIDE + region_name
 
 
 def identity(instance_id: str) -> str:

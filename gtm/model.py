@@ -46,6 +46,7 @@ LineText = Annotated[str, _form("line")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Answers = Annotated[int, Meta(ge=1, le=64)]
 Capacity = Annotated[int, Meta(ge=1)]
+HALF = Share.parse("50%")
 Location = tuple[float, float]
 """Latitude and longitude in degrees."""
 
@@ -123,17 +124,38 @@ class Check(Struct, frozen=True, kw_only=True):
     fall: Annotated[int, Meta(ge=1, le=100), _doc("failures in a row that turn a vote down")] = 2
     rise: Annotated[int, Meta(ge=1, le=100), _doc("successes in a row that turn it up")] = 2
     regions: Annotated[tuple[Label, ...], _doc("who votes: all, or names of regions")] = ()
-    failing_share: Annotated[Share, _doc("down from this share of failing regions on")] = field(
-        default_factory=lambda: Share.parse("50%")
-    )
+    failing_share: Annotated[
+        Share | UnsetType,
+        _doc(
+            "down from this share of failing regions on; default: 50%, or what healthy_share says"
+        ),
+    ] = UNSET
+    healthy_share: Annotated[
+        Share | UnsetType,
+        _doc("the other form: up when more than this share of the regions say so"),
+    ] = UNSET
+    rise_share: Annotated[
+        Share | UnsetType,
+        _doc("up again only from this share of healthy regions on; below, the verdict stands"),
+    ] = UNSET
     min_voters: Annotated[Voters, _doc("majority, a count or a share of the regions")] = field(
         default_factory=Voters
     )
+    damping: Annotated[
+        bool, _doc("hold an address down whose verdict keeps changing, until it is quiet")
+    ] = False
     ip_version: Annotated[
         Literal["auto", 4, 6], _doc("which addresses of a domain member are probed")
     ] = "auto"
     port: int = 0
     options: str = "{}"
+
+    @property
+    def fails_from(self) -> Share:
+        """The share of failing regions from which on a target is down, in whichever form given."""
+        if self.healthy_share is not UNSET:
+            return Share(1 - self.healthy_share.of_one)
+        return HALF if self.failing_share is UNSET else self.failing_share
 
 
 class Address(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -192,6 +214,10 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     min_available: Annotated[Least, _doc("count or share below which it is unavailable")] = field(
         default_factory=Least
     )
+    floor: Annotated[
+        Share | UnsetType,
+        _doc("share of its members that health alone never takes out of answers; default: none"),
+    ] = UNSET
     max_answers: Annotated[int, Meta(ge=1, le=64), _doc("addresses in one answer")] = 8
 
 
@@ -247,6 +273,10 @@ class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True):
     domain: Annotated[DomainName, _doc("the users' own service name, for people")] = ""
     aliases: Annotated[tuple[DomainName, ...], _doc("further names of the users")] = ()
     ttl: Annotated[Duration, _doc("TTL of the addresses")] = Duration(60_000)
+    ttl_wavering: Annotated[
+        Duration | UnsetType,
+        _doc("a shorter TTL while regions disagree about the pools that answer; default: ttl"),
+    ] = UNSET
     unmatched: Annotated[
         Literal["", "nodata"], _doc("clients that no rule matches; needed without a default rule")
     ] = ""

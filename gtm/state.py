@@ -17,12 +17,17 @@ Health = Literal["up", "down", "unknown"]
 Vote = Literal["up", "down", "none"]
 Why = Literal[
     "up", "down", "unknown", "unknown_as_up", "unmonitored", "online", "offline", "manual_up",
-    "manual_down", "forced_up", "forced_down", "drained", "unresolved",
+    "manual_down", "forced_up", "forced_down", "drained", "unresolved", "held", "floored", "damped",
 ]  # fmt: skip
 """Why a member is in or out: the verdict (`up`, `down`), no verdict yet (`unknown`, out;
 `unknown_as_up`, in because nobody of its family is up), no check (`unmonitored`), its mode, an
-operator's force (`forced_up`, `forced_down`, `drained`), or, in a flattened domain pool, that its
-name never resolved (`unresolved`, out)."""
+operator's force (`forced_up`, `forced_down`, `drained`), in a flattened domain pool that its name
+never resolved (`unresolved`, out), or a brake: judged down, but too many would leave at once
+(`held`) or the pool would fall below its floor (`floored`), so it is answered and not counted; up
+just now, but its verdict kept changing (`damped`, out)."""
+
+BRAKED: frozenset[Why] = frozenset({"held", "floored"})
+"""Reasons for which a member is answered although it is judged down: such a one never counts."""
 
 EXCLUDED: frozenset[Why] = frozenset({"offline", "manual_down", "forced_down"})
 """Reasons that take a member out of every total: shares don't count it."""
@@ -71,7 +76,8 @@ class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One member of a published pool.
 
     `answered`: it may stand in answers; `counted`: it counts for min_available. `judged` is what
-    `why` would be without the operator's force that is on it ("": there is none).
+    `why` would be without the operator's force that is on it ("": there is none). `penalty` is that
+    of a damped one when it was damped last; `held_since` (Unix) is when the guard began to hold it.
     """
 
     value: str
@@ -83,6 +89,8 @@ class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: Why = "unknown"
     judged: Why | Literal[""] = ""
     since: float = 0.0
+    penalty: int = 0
+    held_since: float = 0.0
     set: AddressSet | None = None
 
 
@@ -105,7 +113,9 @@ class PoolState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `generation` is that of the head whose configuration was judged. `member_in_force` is who a
     sequence that is not pre-emptive stays with. `last_good` is there while the pool is unavailable
-    and once was not. `latency` maps a region to its members in groups, the nearest first.
+    and once was not. `latency` maps a region to its members in groups, the nearest first. The
+    families of which `wavering` says so are those about whose members a region disagrees, or did
+    lately; it is written only where an instance asks (`ttl_wavering`).
     """
 
     generation: int = 0
@@ -118,6 +128,7 @@ class PoolState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     member_in_force: str = ""
     last_good: LastGood | None = None
     latency: dict[str, tuple[LatencyGroup, ...]] = field(default_factory=dict)
+    wavering: dict[Family, bool] = field(default_factory=dict)
 
 
 class Route(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -142,14 +153,14 @@ class Routes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rules: dict[str, dict[Family, Route]] = field(default_factory=dict)
 
 
-ForceAction = Literal["up", "down", "drain", "pin", "release"]
+ForceAction = Literal["up", "down", "drain", "pin", "mute", "release"]
 
 
 class Force(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`forces/<TARGET>`: an operator's override of POOL/ADDRESS, POOL or INSTANCE/RULE.
+    """`forces/<TARGET>`: an operator's override: POOL/ADDRESS, POOL, INSTANCE/RULE, region:NAME.
 
     `tier` (from 1) belongs to `pin`. `until` is when it ends (Unix; 0: never by itself). `release`
-    asks the leader once to end a manual failback, and is deleted when that is done.
+    asks the leader once to end a manual failback or a hold, and is deleted when that is done.
     """
 
     target: str
@@ -174,7 +185,9 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`verdicts/<check>/<address>/<port>`: a verdict and the evidence of its last change.
 
     `probe` is the digest of what was probed (type, port, options): another one, other votes.
-    `first_failed` is when the first failure of the streak behind it ended.
+    `first_failed` is when the first failure of the streak behind it ended. `penalty` is what its
+    changes added up to at `since`; `damped_since` (Unix) is when damping took the target out, 0
+    where it did not, or let go before.
     """
 
     verdict: Health
@@ -182,12 +195,21 @@ class VerdictRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rule: str = ""
     probe: str = ""
     first_failed: float = 0.0
+    penalty: float = 0.0
+    damped_since: float = 0.0
     votes: dict[str, VoteRecord] = field(default_factory=dict)
 
 
 class MetRegion(Struct, frozen=True, kw_only=True):
     """`regions/<name>`: when an agent of the region first said hello."""
 
+    since: float
+
+
+class Aside(Struct, frozen=True, kw_only=True):
+    """`aside/<region>`: a region whose votes do not count for now, why, and since when (Unix)."""
+
+    text: str
     since: float
 
 

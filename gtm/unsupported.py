@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gtm.model import Check, Instance, Pool, Region
+from gtm.model import Check, Region
 
 KINDS: frozenset[str] = frozenset()
 """Top-level keys."""
 
 KEYS: Mapping[type, frozenset[str]] = {
     Region: frozenset({"canaries"}),
-    Check: frozenset({"healthy_share", "rise_share", "confirm", "damping", "max_probe_rate"}),
-    Pool: frozenset({"floor"}),
-    Instance: frozenset({"ttl_wavering"}),
+    Check: frozenset({"confirm", "max_probe_rate"}),
 }
 """Keys of a mapping, by the type that the mapping is read as."""
 

@@ -41,6 +41,7 @@ from coordinator.events import (
     Frame,
     Met,
     Now,
+    PublishAside,
     PublishPool,
     PublishRoutes,
     PublishVerdict,
@@ -51,7 +52,7 @@ from coordinator.events import (
 )
 from gtm import codec
 from gtm.model import Resources
-from gtm.state import Force, PoolState, Route, Routes, VerdictRecord
+from gtm.state import Aside, Force, PoolState, Route, Routes, VerdictRecord
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 OUTCOMES = {"none": 0, "ok": 1, "fail": 2, "unable": 3}
@@ -73,6 +74,7 @@ class Stage:
         self.met: frozenset[str] = frozenset()
         self.alarms: dict[str, tuple[str, float]] = {}
         self.forces: dict[str, Force] = {}
+        self.aside: dict[str, Aside] = {}
 
     def play(self, line: str, block: str) -> list[str]:
         """One event; the lines that tell what came out."""
@@ -162,6 +164,7 @@ class Stage:
                 met=self.met,
                 alarms=dict(self.alarms),
                 forces=dict(self.forces),
+                aside=dict(self.aside),
             )
         )
 
@@ -187,6 +190,8 @@ class Stage:
                 put(self.verdicts, target, record)
             case RaiseAlarm(id=id_, text=text):
                 self.alarms[id_] = (text, self.now.wall_s)
+            case PublishAside(region=region, record=aside):
+                put(self.aside, region, aside)
             case EndForce(target=target):
                 self.forces.pop(target, None)
             case ClearAlarm(id=id_):
@@ -207,7 +212,7 @@ class Stage:
     def show(self, name: str) -> list[str]:
         view = self.engine.verdict(self.key(name), self.now)
         assert view is not None
-        words = ("pending", "wavering", "forced")
+        words = ("pending", "wavering", "forced", "held")
         flags = "".join(f" {word}" for word in words if getattr(view, word))
         pools = ", ".join(f"{pool} {why}" for pool, why in zip(view.pools, view.why, strict=True))
         told = [f"{spelled(view.target)} {view.verdict}{flags} ({pools}): {view.rule}"]
@@ -246,8 +251,15 @@ def tell(effect: Effect) -> list[str]:
             for one in state.members:
                 place = "in " if one.answered else "out"
                 counted = "" if one.answered == one.counted else ", counted"
+                counted = ", not counted" if one.answered and not one.counted else counted
                 judged = f" (else {one.judged})" if one.judged else ""
-                told.append(f"  {place} {one.value} {one.why}{judged} since {one.since:g}{counted}")
+                brake = f", penalty {one.penalty}" if one.penalty else ""
+                brake += f", held since {one.held_since:g}" if one.held_since else ""
+                told.append(
+                    f"  {place} {one.value} {one.why}{judged} since {one.since:g}{counted}{brake}"
+                )
+            if state.wavering:
+                told.append(f"  wavering: {' '.join(state.wavering)}")
             if state.member_in_force:
                 told.append(f"  in force: {state.member_in_force}")
             told += [
@@ -282,7 +294,14 @@ def tell(effect: Effect) -> list[str]:
                 f"{region} {vote.vote} x{vote.streak}" + (f" ({vote.reason})" * bool(vote.reason))
                 for region, vote in record.votes.items()
             )
+            if record.damped_since:
+                head += f", damped since {record.damped_since:g}, penalty {record.penalty:g}"
             return [head, f"  {record.rule}", f"  {votes}"]
+        case PublishAside(region=region, record=None):
+            return [f"region {region} counts again"]
+        case PublishAside(region=region, record=aside):
+            assert aside is not None
+            return [f"region {region} set aside since {aside.since:g}: {aside.text}"]
         case EndForce(target=target):
             return [f"force {target} is over"]
         case RaiseAlarm(id=id_, text=text):
