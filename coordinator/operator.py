@@ -190,7 +190,7 @@ class Operator(OperatorServicer):
 
     @_call
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
-        """End a force or a manual failback."""
+        """End a force, a hold of the guard or a manual failback."""
         try:
             released = await self._overrides.release(
                 request.target, who=request.who, why=request.why
@@ -200,7 +200,7 @@ class Operator(OperatorServicer):
         except LookupError as unknown:
             raise Refused(Code.NOT_FOUND, str(unknown.args[0])) from None
         force = None if released.force is None else wire.force(released.force)
-        return pb.ReleaseResponse(force=force, failback=released.failback)
+        return pb.ReleaseResponse(force=force, failback=released.failback, hold=released.hold)
 
     # ---- what stands ---------------------------------------------------------------------------
 

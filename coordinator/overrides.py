@@ -8,7 +8,7 @@ What a force does is the engine's business, and its end the leader's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from gtm.units import MAX_DURATION_MS
 from gtm.view import View
 
 from .apply import MAX_ROUNDS, log
+from .forces import ON_REGION
 from .mirror import Mirror
 
 MAX_FORCES = 1_000
@@ -30,7 +31,7 @@ MAX_CHARS = 500
 """The longest `who` and `why`."""
 
 ON_POOLS: tuple[ForceAction, ...] = ("up", "down", "drain")
-Kind = Literal["pool", "address", "rule"]
+Kind = Literal["pool", "address", "rule", "region"]
 
 
 class Unfit(ValueError):
@@ -38,10 +39,11 @@ class Unfit(ValueError):
 
 
 class Released(Struct, frozen=True, kw_only=True):
-    """What a release ended: a force, a manual failback, or both."""
+    """What a release ended: a force, a manual failback, a hold of the guard, or several of them."""
 
     force: Force | None = None
     failback: bool = False
+    hold: bool = False
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -53,11 +55,14 @@ class Named(Struct, frozen=True, kw_only=True):
     manual: bool = False
 
 
-def named(view: View, target: str, *, rule: bool) -> Named:
+def named(view: View, target: str, *, rule: bool, regions: Collection[str] = ()) -> Named:
     """What `target` names. Raises LookupError with a sentence and the nearest name.
 
-    `rule`: where it could be a member of a pool as well as a rule, the rule is meant.
+    `rule`: where it could be a member of a pool as well as a rule, the rule is meant. `regions` are
+    those met; declared ones are in `view`.
     """
+    if target.startswith(ON_REGION):
+        return _region(view, target.removeprefix(ON_REGION), regions)
     name, slash, rest = target.partition("/")
     found: list[Named] = []
     if (pool := view.config_pools.get(name)) is not None:
@@ -74,6 +79,13 @@ def named(view: View, target: str, *, rule: bool) -> Named:
     if found:
         return next((one for one in found if (one.kind == "rule") is rule), found[0])
     raise LookupError(_unknown(view, name, rest, pool, rules) if slash else _nothing(view, name))
+
+
+def _region(view: View, name: str, met: Collection[str]) -> Named:
+    known = {*view.regions, *met}
+    if name not in known:
+        raise LookupError(f"there is no region {name!r}{forms.instead(name, known)}")
+    return Named(target=f"{ON_REGION}{name}", kind="region")
 
 
 def _member(pool: Pool, text: str) -> str | None:
@@ -105,9 +117,14 @@ class Overrides:
     """Writes forces and releases."""
 
     def __init__(
-        self, store: Store, mirror: Mirror, wall_s: Callable[[], float] = time.time
+        self,
+        store: Store,
+        mirror: Mirror,
+        wall_s: Callable[[], float] = time.time,
+        regions: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store, self._mirror, self._wall_s = store, mirror, wall_s
+        self._regions = regions  # those met
 
     async def force(
         self, target: str, action: str, *, tier: int, who: str, why: str, for_s: float
@@ -124,7 +141,7 @@ class Overrides:
             raise Unfit(f"a force lasts at most {MAX_DURATION_MS // 86_400_000} days")
         for _ in range(MAX_ROUNDS):
             view = await self._mirror.fresh()
-            there = named(view, target, rule=kind == "pin")
+            there = named(view, target, rule=kind == "pin", regions=self._regions())
             _fits(there, kind, tier)
             now_s = self._wall_s()
             force = Force(
@@ -146,29 +163,30 @@ class Overrides:
         raise TimeoutError("others kept changing the configuration: try again")
 
     async def release(self, target: str, *, who: str, why: str) -> Released:
-        """End a force or a manual failback. Raises LookupError where there is neither; StoreError.
+        """End a force, a hold or a manual failback. Raises LookupError where there is none of them.
 
-        A force on what is gone can be released too.
+        Raises StoreError and TimeoutError too. A force on what is gone can be released too.
         """
         _bounded(who, why)
         for _ in range(MAX_ROUNDS):
             view = await self._mirror.fresh()
             try:
-                there = named(view, target, rule=True)
+                there = named(view, target, rule=True, regions=self._regions())
             except LookupError as unknown:
                 there, missing = Named(target=target, kind="pool"), str(unknown)
             else:
-                missing = f"nothing to release: no force on {there.target} stands"
+                missing = f"nothing to release: no force on {there.target} stands, and no hold"
             key = keys.force(there.target)
             item = await self._store.get(key)
             force = None if item is None else codec.decode(item.value, Force)
             if force is not None and force.action == "release":
                 force = None
             failback = there.manual and _later(view, there.target)
-            if force is None and not failback:
+            hold = _held(view, there)
+            if force is None and not failback and not hold:
                 raise LookupError(missing)
             op: Op = Delete(key)
-            if failback:
+            if failback or hold:
                 wish = Force(
                     target=there.target, action="release", who=who, why=why, since=self._wall_s()
                 )
@@ -176,7 +194,7 @@ class Overrides:
             compare = Compare(key, "mod", "=", item.mod_revision if item is not None else 0)
             if await self._written(view, op, compare):
                 transition(log, f"released {there.target}", who=who, why=why)
-                return Released(force=force, failback=failback)
+                return Released(force=force, failback=failback, hold=hold)
         raise TimeoutError("others kept changing the configuration: try again")
 
     async def _written(self, view: View, op: Op, *compares: Compare) -> bool:
@@ -187,12 +205,10 @@ class Overrides:
 
 
 def _action(action: str) -> ForceAction:
-    for known in (*ON_POOLS, "pin"):
+    for known in (*ON_POOLS, "pin", "mute"):
         if action == known:
             return known
-    if action == "mute":
-        raise Unfit("'mute' is not supported by this version")
-    raise Unfit(f"{action!r} is no action: up, down, drain or pin")
+    raise Unfit(f"{action!r} is no action: up, down, drain, pin or mute")
 
 
 def _bounded(who: str, why: str) -> None:
@@ -201,6 +217,9 @@ def _bounded(who: str, why: str) -> None:
 
 
 def _fits(there: Named, action: ForceAction, tier: int) -> None:
+    if (there.kind == "region") is not (action == "mute"):
+        what = "a region, which can only be muted" if there.kind == "region" else "no region"
+        raise Unfit(f"{there.target} is {what}; only region:NAME can be muted")
     if there.kind == "rule":
         if action != "pin":
             raise Unfit(f"{there.target} is a rule, which can only be pinned to a tier")
@@ -210,6 +229,14 @@ def _fits(there: Named, action: ForceAction, tier: int) -> None:
         raise Unfit(f"{there.target} is no rule; only INSTANCE/RULE can be pinned to a tier")
     elif tier:
         raise Unfit("a tier goes with pin alone")
+
+
+def _held(view: View, there: Named) -> bool:
+    """Whether the guard holds what `there` names, or some member of it."""
+    name, _, value = there.target.partition("/")
+    state = view.pools.get(name) if there.kind in ("pool", "address") else None
+    members = () if state is None else state.members
+    return any(member.held_since and value in ("", member.value) for member in members)
 
 
 def _later(view: View, target: str) -> bool:

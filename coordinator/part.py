@@ -102,7 +102,7 @@ class Coordinator:
             named=lambda key: self.judge.named(key),
             together=lambda: self.judge.together(),
         )
-        self.engine = Engine()
+        self.engine = Engine(settings.brake())
         self.judge = Judge(self.engine, self.publisher)
         self.mirror = Mirror(store, self._changed, self.publisher.gap)
         self._restored = False
@@ -220,7 +220,11 @@ class Coordinator:
             self._store,
             self.mirror,
             self.applier,
-            Overrides(self._store, self.mirror),
+            Overrides(
+                self._store,
+                self.mirror,
+                regions=lambda: [one.name for one in self.engine.regions()],
+            ),
             self.judge,
             self._policy,
             status,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from gtm import codec, keys
-from gtm.model import TYPES, Instance, Pool, Resource, Resources, Rule, Zone
+from gtm.model import TYPES, Instance, Pool, Region, Resource, Resources, Rule, Zone
 from gtm.ports import Problem
 from gtm.state import Head, Identity, StoredZone
 from gtm.store import MAX_OPS, MAX_TXN_BYTES, Delete, Op, Put, fits, op_bytes
@@ -260,6 +260,8 @@ def _delete(view: View, kind: str, name: str, now_s: float) -> Unit:
         ops.append(Delete(keys.pool(name)))
         ops.append(Delete(keys.force(name)))
         ops.append(Delete(keys.force(f"{name}/"), prefix=True))
+    elif isinstance(before, Region):
+        ops.append(Delete(keys.force(f"region:{name}")))
     elif isinstance(before, Instance):
         ended = Identity(instance=name, deleted=now_s)
         ops.append(Delete(keys.routes(name)))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+
+from gtm.units import Duration, Share
+
+from .guard import Brake
 
 
 def _doc(text: str) -> Meta:
@@ -37,4 +41,22 @@ class Settings(Struct, frozen=True, kw_only=True):
     ca: Annotated[str, _doc("PEM file: whose certificates clients must show")] = ""
     cert: Annotated[str, _doc("PEM file: the certificate of the gRPC door")] = ""
     key: Annotated[str, _doc("PEM file: its key")] = ""
+    guard_share: Annotated[
+        Share,
+        _doc("addresses are held when more than this share would leave in a window; 100%: never"),
+    ] = field(default_factory=lambda: Share(Brake().share))
+    guard_least: Annotated[int, _doc("and at least so many")] = Brake().least
+    guard_window: Annotated[Duration, _doc("that window")] = Duration(Brake().window_ms)
+    guard_hold: Annotated[Duration, _doc("how long a verdict must persist to end a hold")] = (
+        Duration(Brake().hold_ms)
+    )
     insecure: Annotated[bool, _doc("gRPC in the clear beyond loopback")] = False
+
+    def brake(self) -> Brake:
+        """How the guard brakes; every coordinator should be told the same."""
+        return Brake(
+            share=self.guard_share.of_one,
+            least=self.guard_least,
+            window_ms=self.guard_window.ms,
+            hold_ms=self.guard_hold.ms,
+        )

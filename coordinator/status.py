@@ -114,6 +114,8 @@ class Status:
                     met=one.met,
                     agents=one.agents,
                     votes=one.votes,
+                    silenced=one.silenced,
+                    aside_since=one.aside_since,
                 )
                 for one in self._engine.regions()
             ],

@@ -74,6 +74,8 @@ def verdict(view: VerdictView) -> pb.Verdict:
         regions=map(_vote, view.regions),
         forced=view.forced,
         held=view.held,
+        penalty=round(view.penalty, 1),
+        damped_since=view.damped_since,
     )
 
 

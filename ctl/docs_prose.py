@@ -94,6 +94,15 @@ are `offline` or `manual_down` are in no total.
 **Return.** When an earlier tier is back it takes over at once (`failback: immediate`), after it was
 available for so long (`{after: 5m}`), or when somebody says `gtm release` (`manual`).
 
+**Brakes.** An address leaves the answers when it is judged down, but for two brakes: `floor` keeps
+a share of the pool in answers whatever health says, and when too many addresses would leave service
+at once, the last of them are held until an operator releases them or their verdicts have persisted
+(docs/operations.md). Who is kept or held so is answered while its pool is the one chosen, but never
+counted, so that a dead pool never stands before its backup. A check with `damping: true` holds an
+address down whose verdict changed often, until it has been quiet for a while. While regions
+disagree about a pool, or did in the last minute, answers that depend on it have the TTL
+`ttl_wavering`, where that is given.
+
 | `when_all_down` | answer when no tier of the client's rule is available |
 |---|---|
 | `lowest_ordinal` | all addresses of the first pool, in order of the tiers, that has any |
@@ -127,10 +136,10 @@ Refused as a whole:
 - lines of your own: empty; made of themselves; nested deeper than {line_depth}, or of more than
   {line_parts:,} networks and lines; such that plainly nobody is on them, as on both of two
   countries;
-- checks: a timeout (for ping: all packets) longer than the interval; a check of `must` that an
-  address does not have;
+- checks: a timeout (for ping: all packets) longer than the interval; `healthy_share` beside
+  `failing_share` or `rise_share`; a check of `must` that an address does not have;
 - pools: a member of another kind than `type`, or twice; `flatten` without names; a name that leads
-  back to an instance that answers it; more than {addresses:,} members;
+  back to an instance that answers it; more than {addresses:,} members; a `floor` of 0%;
 - pools that answer a CNAME: in a tier with addresses, as `when_all_down`, at an apex, beside other
   data of the name;
 - rules: one that can never match, because earlier rules have all its lines, or lines of your own
@@ -142,11 +151,12 @@ Refused as a whole:
   `manual_down` (`when_all_down: nodata` says that this is meant); a `when_all_down` pool that is
   empty or of a family that no rule has;
 - zones: a CNAME beside other data, and a loop of them; record data that its type does not take;
-  times of DNS that are not whole seconds.
+  times of DNS that are not whole seconds; a `ttl_wavering` that is not shorter than the `ttl`.
 
 Warned of: a name server of ours without an address; a record that another zone hides; a member in
 our zones where nothing is; a line that another rule has, or on which everybody is; `min_voters`
-above the number of regions; a check that one region's word can flip; `ip_version` without names to
+above the number of regions; a check that one region's word can flip; a `rise_share` that the
+failing share implies; a `floor` where health takes nobody out; `ip_version` without names to
 probe; `min_available` or `check_judgement` that can never be met; weights that are all 0; a `port`
 that no check probes, or that stands for several; a `failback` that nothing asks for; clients that
 always get `nodata`, `servfail` or no answer; clients without an IPv4 address where those of

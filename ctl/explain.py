@@ -67,6 +67,9 @@ _WHY: dict[Why, str] = {
     "forced_down": "forced down",
     "drained": "drained",
     "unresolved": "its name never resolved",
+    "held": "judged down, but held: too many would leave service at once",
+    "floored": "judged down, but kept in by the floor of its pool",
+    "damped": "up just now, but its verdict kept changing: damped",
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from msgspec import UNSET
+
 from gtm.model import Instance, Rule
 
 from . import rules_domains, rules_shadowed, rules_tiers
@@ -29,11 +31,24 @@ def judge(findings: Findings, static: Static, own: Own) -> None:
         path = f"instances.{name}"
         if _identity(findings, path, name, instance, ids):
             _access_names(findings, path, name, instance, holders, static)
-        findings.whole_seconds(f"{path}.ttl", instance.ttl)
+        _ttls(findings, path, instance)
         _rules(findings, path, instance)
         rules_shadowed.judge(findings, path, instance.rules, own)
         rules_tiers.judge(findings, path, instance)
     rules_domains.judge(findings, static, holders)
+
+
+def _ttls(findings: Findings, path: str, instance: Instance) -> None:
+    findings.whole_seconds(f"{path}.ttl", instance.ttl)
+    wavering = instance.ttl_wavering
+    if wavering is UNSET:
+        return
+    findings.whole_seconds(f"{path}.ttl_wavering", wavering)
+    if wavering.ms >= instance.ttl.ms:
+        findings.error(
+            f"{path}.ttl_wavering",
+            f"{wavering} is not shorter than the ttl of {instance.ttl}",
+        )
 
 
 def _identity(

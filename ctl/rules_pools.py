@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from gtm.forms import is_domain
 from gtm.model import Address, Mode, Pool
 
@@ -32,7 +34,20 @@ def judge(findings: Findings) -> None:
         _members(findings, path, pool)
         _judgement(findings, path, pool)
         _counts(findings, path, pool)
+        _floor(findings, path, pool)
         _nearness(findings, path, pool)
+
+
+def _floor(findings: Findings, path: str, pool: Pool) -> None:
+    """Note a floor that keeps nobody."""
+    if pool.floor is UNSET:
+        return
+    if pool.floor.of_one == 0:
+        findings.error(f"{path}.floor", "a floor of 0% keeps nobody in answers; leave it out")
+    elif not any(
+        address.mode == "smart" and address.checked_by(pool) for address in pool.addresses
+    ):
+        findings.warn(f"{path}.floor", "says nothing: health takes none of the addresses out")
 
 
 def _nearness(findings: Findings, path: str, pool: Pool) -> None:

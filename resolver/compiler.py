@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from gtm.availability import answers_cname
@@ -117,7 +117,16 @@ def spec_of(view: View, name: str, family: Family) -> Spec:
     instance = view.instances[name]
     rules = instance.rules if instance.enabled else ()
     pins = tuple(pin_of(route_of(view, name, rule.name, family)) for rule in rules)
-    return Spec(family, instance.ttl.ms // 1000, instance.when_all_down, rules, pins)
+    ttl = instance.ttl.ms // 1000
+    wavering = instance.ttl_wavering
+    return Spec(
+        family,
+        ttl,
+        ttl if wavering is UNSET else min(ttl, wavering.ms // 1000),
+        instance.when_all_down,
+        rules,
+        pins,
+    )
 
 
 def _whole(view: View, geography: Geography, made: Made | None) -> AnswerTable:

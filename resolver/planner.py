@@ -33,11 +33,13 @@ from .tiers import Decision, Pin, TierChoice, choose_tier, decide
 class Spec(Struct, frozen=True):
     """All that a plan depends on but the states of pools; equal ones share a plan.
 
-    `pins` has what the published routes say of each rule.
+    `ttl_wavering` is the TTL of answers that may change soon, `pins` has what the published routes
+    say of each rule.
     """
 
     family: Family
     ttl: int
+    ttl_wavering: int
     when_all_down: AllDown
     rules: tuple[Rule, ...]
     pins: tuple[Pin | None, ...]
@@ -109,13 +111,26 @@ class Planner:
         choice = decision.choice
         if choice is None or choice.why == "no_family":
             return self.intern(Answers(spec.ttl))
+        ttl = self._ttl(spec, spec.rules[decision.rule], choice.tier)
         if choice.tier:
             pin = spec.pins[decision.rule]
-            return self.tier(spec.rules[decision.rule], choice, pin, spec.family, spec.ttl)
+            return self.tier(spec.rules[decision.rule], choice, pin, spec.family, ttl)
         if choice.why == "not_ready":
             extended = extended_error(NOT_READY, "a pool was not published yet")
             return self.intern(Answers(spec.ttl, rcode=SERVFAIL, extended=extended))
-        return self.all_down(spec.rules[decision.own], spec.when_all_down, spec.family, spec.ttl)
+        return self.all_down(spec.rules[decision.own], spec.when_all_down, spec.family, ttl)
+
+    def _ttl(self, spec: Spec, rule: Rule, tier: int) -> int:
+        """The TTL of what tier `tier` of a rule answers (0: of what all that are down do).
+
+        The shorter one where regions disagree about a pool that could take the answer over.
+        """
+        if spec.ttl_wavering == spec.ttl:
+            return spec.ttl
+        near = rule.tiers[:tier] if tier else rule.tiers
+        states = (self.pools.get(name) for one in near for name in one.names())
+        wavers = any(state is not None and state.wavering.get(spec.family) for state in states)
+        return spec.ttl_wavering if wavers else spec.ttl
 
     def all_down(self, rule: Rule, policy: AllDown, family: Family, ttl: int) -> Node:
         """What clients of `rule` get when no tier is available."""

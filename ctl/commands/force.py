@@ -22,14 +22,17 @@ ACTIONS = ("up", "down", "drain", "pin", "mute")
 def add(command: str, parser: argparse.ArgumentParser) -> None:
     """Flags of the two."""
     parser.set_defaults(command=command)
-    parser.add_argument("target", metavar="TARGET", help="POOL/ADDRESS, POOL or INSTANCE/RULE")
+    parser.add_argument(
+        "target", metavar="TARGET", help="POOL/ADDRESS, POOL, INSTANCE/RULE or region:NAME"
+    )
     if command == "force":
         parser.description = "override what health decides, until it ends or is released"
         parser.add_argument(
             "action",
             choices=ACTIONS,
             help="up: answered whatever health says; down: out; drain: out of answers without a "
-            "failover while others are in; pin N: a rule stays in tier N",
+            "failover while others are in; pin N: a rule stays in tier N; mute: a region has no "
+            "votes",
         )
         parser.add_argument("tier", metavar="N", nargs="?", type=int, default=0)
         parser.add_argument("--why", required=True, metavar="TEXT", help="the reason, for others")
@@ -37,7 +40,7 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
         ends.add_argument("--for", dest="lasts", metavar="TIME", help="such as 2h; default: 24h")
         ends.add_argument("--keep", action="store_true", help="until it is released")
     else:
-        parser.description = "end a force, or a manual failback of a rule"
+        parser.description = "end a force, a hold of the guard, or a manual failback of a rule"
         parser.add_argument("--why", default="", metavar="TEXT", help="the reason, for the log")
     parser.add_argument("-o", dest="form", choices=("table", "json"), default="table")
     client.add_flags(parser)
@@ -49,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _force(args: argparse.Namespace) -> int:
-    if args.action == "mute":
-        raise StartError("'mute' is not supported by this version", 2)
+    if args.target.startswith("region:") is not (args.action == "mute"):
+        muted = args.action == "mute"
+        told = "only a region can be muted: region:NAME" if muted else "a region can only be muted"
+        raise StartError(told, 2)
     if args.action == "pin" and args.tier < 1:
         raise StartError("pin takes the number of a tier, counted from 1", 2)
     if args.action != "pin" and args.tier:
@@ -78,11 +83,17 @@ async def _release(args: argparse.Namespace) -> int:
         released = await asked.release(request)
     ended = released.force if released.HasField("force") else None
     if args.form == "json":
-        told = {"force": shape(ended) if ended else None, "failback": released.failback}
+        told = {
+            "force": shape(ended) if ended else None,
+            "failback": released.failback,
+            "hold": released.hold,
+        }
         print(show.as_json(told))
         return 0
     if ended:
         print(f"{ended.target}: {action(ended)} is over")
+    if released.hold:
+        print(f"{args.target}: held no more, so it leaves the answers while it is down")
     if released.failback:
         print(f"{args.target}: the first available tier takes over")
     return 0

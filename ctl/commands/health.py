@@ -116,6 +116,8 @@ def shapes(verdict: pb.Verdict) -> list[dict[str, Any]]:
             "since": verdict.since,
             "forced": verdict.forced,
             "held": verdict.held,
+            "penalty": verdict.penalty,
+            "damped_since": verdict.damped_since,
             "regions": [
                 {
                     "region": vote.region,
@@ -146,6 +148,10 @@ def render(verdict: pb.Verdict, *, votes: bool = True) -> str:
     port = f":{verdict.port}" if verdict.port else ""
     address = f"[{verdict.address}]" if port and ":" in verdict.address else verdict.address
     flags = [name for name in ("pending", "wavering", "forced", "held") if getattr(verdict, name)]
+    if verdict.damped_since:
+        flags.append("damped")
+    if verdict.penalty >= 1:
+        flags.append(f"penalty {verdict.penalty:.0f}")
     marks = show.colour(f" ({', '.join(flags)})", "yellow") if flags else ""
     since = f" for {show.ago(verdict.since)}" if verdict.since else ""
     rule = f"; {verdict.rule}" if verdict.rule else ""

@@ -70,6 +70,8 @@ def shape(status: pb.StatusResponse) -> dict[str, Any]:
                 "met": one.met,
                 "agents": one.agents,
                 "votes": one.votes,
+                "silenced": one.silenced,
+                "aside_since": one.aside_since,
             }
             for one in status.regions
         ],
@@ -165,7 +167,7 @@ def _regions(status: pb.StatusResponse) -> str:
             one.name,
             " ".join(word for word in ("declared", "met") if getattr(one, word)),
             str(one.agents),
-            "yes" if one.votes else "no",
+            "no" if not one.votes else f"no, {one.silenced}" if one.silenced else "yes",
         )
         for one in status.regions
     ]

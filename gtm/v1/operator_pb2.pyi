@@ -151,12 +151,14 @@ class ReleaseRequest(_message.Message):
     def __init__(self, target: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ReleaseResponse(_message.Message):
-    __slots__ = ("force", "failback")
+    __slots__ = ("force", "failback", "hold")
     FORCE_FIELD_NUMBER: _ClassVar[int]
     FAILBACK_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
     force: StandingForce
     failback: bool
-    def __init__(self, force: _Optional[_Union[StandingForce, _Mapping]] = ..., failback: bool = ...) -> None: ...
+    hold: bool
+    def __init__(self, force: _Optional[_Union[StandingForce, _Mapping]] = ..., failback: bool = ..., hold: bool = ...) -> None: ...
 
 class StandingForce(_message.Message):
     __slots__ = ("target", "action", "tier", "who", "why", "since", "until")
@@ -289,18 +291,22 @@ class ReplicaStatus(_message.Message):
     def __init__(self, id: _Optional[str] = ..., version: _Optional[str] = ..., listen: _Optional[_Iterable[str]] = ..., served_revision: _Optional[int] = ..., lag: _Optional[int] = ..., stale: bool = ..., snapshot_age_s: _Optional[float] = ..., geo_hash: _Optional[str] = ..., heard_s: _Optional[float] = ..., queries: _Optional[int] = ..., refused_states: _Optional[int] = ...) -> None: ...
 
 class RegionStatus(_message.Message):
-    __slots__ = ("name", "declared", "met", "agents", "votes")
+    __slots__ = ("name", "declared", "met", "agents", "votes", "silenced", "aside_since")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DECLARED_FIELD_NUMBER: _ClassVar[int]
     MET_FIELD_NUMBER: _ClassVar[int]
     AGENTS_FIELD_NUMBER: _ClassVar[int]
     VOTES_FIELD_NUMBER: _ClassVar[int]
+    SILENCED_FIELD_NUMBER: _ClassVar[int]
+    ASIDE_SINCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     declared: bool
     met: bool
     agents: int
     votes: bool
-    def __init__(self, name: _Optional[str] = ..., declared: bool = ..., met: bool = ..., agents: _Optional[int] = ..., votes: bool = ...) -> None: ...
+    silenced: str
+    aside_since: float
+    def __init__(self, name: _Optional[str] = ..., declared: bool = ..., met: bool = ..., agents: _Optional[int] = ..., votes: bool = ..., silenced: _Optional[str] = ..., aside_since: _Optional[float] = ...) -> None: ...
 
 class Alarm(_message.Message):
     __slots__ = ("id", "text", "since")
@@ -335,7 +341,7 @@ class WatchVerdictsResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., initial: bool = ..., gone: bool = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("check", "address", "port", "pools", "verdict", "pending", "wavering", "since", "rule", "regions", "forced", "held", "why")
+    __slots__ = ("check", "address", "port", "pools", "verdict", "pending", "wavering", "since", "rule", "regions", "forced", "held", "why", "penalty", "damped_since")
     CHECK_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +355,8 @@ class Verdict(_message.Message):
     FORCED_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    PENALTY_FIELD_NUMBER: _ClassVar[int]
+    DAMPED_SINCE_FIELD_NUMBER: _ClassVar[int]
     check: str
     address: str
     port: int
@@ -362,7 +370,9 @@ class Verdict(_message.Message):
     forced: bool
     held: bool
     why: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., pools: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Health, str]] = ..., pending: bool = ..., wavering: bool = ..., since: _Optional[float] = ..., rule: _Optional[str] = ..., regions: _Optional[_Iterable[_Union[RegionVote, _Mapping]]] = ..., forced: bool = ..., held: bool = ..., why: _Optional[_Iterable[str]] = ...) -> None: ...
+    penalty: float
+    damped_since: float
+    def __init__(self, check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., pools: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Health, str]] = ..., pending: bool = ..., wavering: bool = ..., since: _Optional[float] = ..., rule: _Optional[str] = ..., regions: _Optional[_Iterable[_Union[RegionVote, _Mapping]]] = ..., forced: bool = ..., held: bool = ..., why: _Optional[_Iterable[str]] = ..., penalty: _Optional[float] = ..., damped_since: _Optional[float] = ...) -> None: ...
 
 class RegionVote(_message.Message):
     __slots__ = ("region", "vote", "streak", "reason", "rtt_us", "age_s", "phases", "agents")

@@ -16,15 +16,21 @@ COVERED_MS = 250
 
 @dataclass
 class Rules:
-    """A check, as far as judging goes; `voters` is None for the majority."""
+    """A check, as far as judging goes; `voters` is None for the majority.
+
+    `share` is the failing share, `healthy` the other form instead of it, `rising` the share that
+    it takes to come back up; None where users don't say.
+    """
 
     interval_ms: int
     timeout_ms: int
     fall: int
     rise: int
     regions: tuple[str, ...]
-    share: Fraction
+    share: Fraction | None
     voters: int | None
+    healthy: Fraction | None = None
+    rising: Fraction | None = None
 
     @property
     def grace_ms(self) -> int:
@@ -188,12 +194,23 @@ class Naive:
                 verdict = voters.pop()
             else:
                 filled = [standing if vote == "none" else vote for vote in votes.values()]
-                down_share = Fraction(filled.count("down"), len(filled))
-                verdict = "down" if down_share >= self.rules.share else "up"
+                verdict = self.quorum(Fraction(filled.count("down"), len(filled)), standing)
+            if verdict == "none":
+                continue
             record = self.records.get(target)
             if verdict != standing or record is None or record.probe != self.probe:
                 self.records[target] = Record(verdict, self.probe, votes)
             self.verdicts[target] = verdict
+
+    def quorum(self, down_share: Fraction, standing: str) -> str:
+        up_share = 1 - down_share
+        if self.rules.healthy is not None:
+            return "up" if up_share > self.rules.healthy else "down"
+        if down_share >= (Fraction(1, 2) if self.rules.share is None else self.rules.share):
+            return "down"
+        if self.rules.rising is None or up_share >= self.rules.rising:
+            return "up"
+        return standing
 
     def wavering(self, target: object) -> bool:
         against = {"up": FAILURE, "down": SUCCESS, "none": None}

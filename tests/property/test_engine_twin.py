@@ -50,7 +50,17 @@ rules = st.fixed_dictionaries(
         "fall": st.integers(1, 3),
         "rise": st.integers(1, 3),
         "regions": st.sampled_from([REGIONS, REGIONS[:3], REGIONS[:2], REGIONS[:1]]),
-        "share": st.sampled_from(["1%", "20%", "33.3%", "50%", "66.7%", "80%", "100%"]),
+        "shares": st.one_of(
+            st.builds(
+                lambda failing, rising: {"failing_share": failing, "rise_share": rising},
+                st.sampled_from([None, "1%", "20%", "33.3%", "50%", "66.7%", "80%", "100%"]),
+                st.sampled_from([None, None, "50%", "66.7%", "75%", "100%"]),
+            ),
+            st.builds(
+                lambda share: {"healthy_share": share},
+                st.sampled_from(["0%", "18%", "33.3%", "50%", "75%", "99%"]),
+            ),
+        ),
         "voters": st.sampled_from([None, 1, 2, 3, 9]),
         "options": st.sampled_from(["{}", '{"send":"x"}']),
     }
@@ -89,7 +99,7 @@ def resources(rule: dict[str, Any]) -> Resources:
         fall=rule["fall"],
         rise=rule["rise"],
         regions=rule["regions"],
-        failing_share=Share.parse(rule["share"]),
+        **{key: Share.parse(share) for key, share in rule["shares"].items() if share},
         min_voters=Voters(rule["voters"] or 0),
         port=80,
         options=rule["options"],
@@ -100,6 +110,11 @@ def resources(rule: dict[str, Any]) -> Resources:
     )
 
 
+def of_one(rule: dict[str, Any], key: str) -> Fraction | None:
+    share = rule["shares"].get(key)
+    return Share.parse(share).of_one if share else None
+
+
 def naive_rules(rule: dict[str, Any]) -> Any:
     return naive.Rules(
         interval_ms=1000,
@@ -107,7 +122,9 @@ def naive_rules(rule: dict[str, Any]) -> Any:
         fall=rule["fall"],
         rise=rule["rise"],
         regions=rule["regions"],
-        share=Share.parse(rule["share"]).of_one,
+        share=of_one(rule, "failing_share"),
+        healthy=of_one(rule, "healthy_share"),
+        rising=of_one(rule, "rise_share"),
         voters=rule["voters"],
     )
 
@@ -247,13 +264,18 @@ def test_columns_and_single_results_agree(rule: dict[str, Any], story: list[Any]
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2)), max_size=20),
     st.integers(1, 12),
     st.fractions(0, 1, max_denominator=1000),
+    st.integers(0, 9),
 )
 def test_the_quorum_of_columns_is_that_of_each_row(
-    total: int, rows: list[tuple[int, int, int]], voters: int, share: Fraction
+    total: int, rows: list[tuple[int, int, int]], voters: int, share: Fraction, ups: int
 ) -> None:
     downs = max(1, -(-(share * total).numerator // (share * total).denominator))
     who = Electorate(
-        regions=tuple(f"r{n}" for n in range(total)), voters=voters, downs=downs, share=""
+        regions=tuple(f"r{n}" for n in range(total)),
+        voters=voters,
+        downs=downs,
+        share="",
+        ups=ups,
     )
     rows = [(ups % (total + 1), downs % (total + 1), code) for ups, downs, code in rows]
     rows = [(ups, min(downs, total - ups), code) for ups, downs, code in rows]

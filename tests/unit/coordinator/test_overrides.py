@@ -98,7 +98,10 @@ async def test_a_force_changes_what_is_published_until_it_is_released(helpers: A
 
         await helpers.until(back)
         again = await refused(ask.Release(pb.ReleaseRequest(target="a/192.0.2.1")))
-        assert again == (Code.NOT_FOUND, "nothing to release: no force on a/192.0.2.1 stands")
+        assert again == (
+            Code.NOT_FOUND,
+            "nothing to release: no force on a/192.0.2.1 stands, and no hold",
+        )
 
 
 async def test_the_leader_deletes_a_force_whose_time_is_up(helpers: Any) -> None:
@@ -152,7 +155,9 @@ MISFITS = [
     (force("shop/world", "pin", tier=3), Code.INVALID_ARGUMENT, "has tiers 1 to 2, not 3"),
     (force("a", "pin", tier=1), Code.INVALID_ARGUMENT, "only INSTANCE/RULE can be pinned"),
     (force("a", "down", tier=1), Code.INVALID_ARGUMENT, "a tier goes with pin alone"),
-    (force("a", "mute"), Code.INVALID_ARGUMENT, "not supported by this version"),
+    (force("a", "mute"), Code.INVALID_ARGUMENT, "only region:NAME can be muted"),
+    (force("region:eu", "down"), Code.INVALID_ARGUMENT, "which can only be muted"),
+    (force("region:mars", "mute"), Code.NOT_FOUND, "there is no region 'mars'"),
     (force("a", "off"), Code.INVALID_ARGUMENT, "'off' is no action"),
     (force("a", "down", for_s=-1), Code.INVALID_ARGUMENT, "lasts at most 366 days"),
     (pb.ForceRequest(target="a", action="up"), Code.INVALID_ARGUMENT, "say why"),
