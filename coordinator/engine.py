@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from gtm.model import Resources
 from gtm.state import AddressSet, Force, Health, PoolState
 
-from . import brake_alarms, pool
+from . import pool
 from .alarms import Alarms, conditions
-from .aside import Asides
+from .brakes import Brakes
 from .events import (
     AgentFound,
     AgentLost,
@@ -47,7 +47,7 @@ from .events import (
 )
 from .evidence import Evidence
 from .forces import Forces
-from .guard import IN_SERVICE, Brake, Guard
+from .guard import Brake
 from .latency import Latency
 from .picture import Picture, agent_views, region_views
 from .router import Router
@@ -55,7 +55,6 @@ from .sets import names_of, newest, sets_of
 from .targets import Targets
 from .verdicts import HEALTH, Verdicts
 from .views import AgentView, AlarmView, Assigned, RegionView, VerdictView
-from .wavering import Wavering
 
 _NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 
@@ -78,10 +77,9 @@ class Engine:
         self._latency = Latency(self._targets, self._evidence)
         self._forces = Forces()
         self._router = Router(self._forces)
-        self._asides = Asides(self._targets, self._evidence)
-        self._guard = Guard(brake or Brake())
-        self._floored: set[str] = set()  # pools with a member that only their floor keeps
-        self._wavering = Wavering()
+        self._brakes = Brakes(
+            brake or Brake(), self._targets, self._evidence, self._verdicts, self._forces
+        )
         self._known_ms: dict[str, int] = {}  # pools never published, and since when we know them
         self._now = Now(0, 0.0)
 
@@ -93,16 +91,16 @@ class Engine:
         match event:
             case Frame():
                 turned = self._evidence.frame(event, now.mono_ms)
-                return self._evaluate(turned, now, looks=self._suspect(event.region, turned))
+                return self._evaluate(turned, now, looks=self._brakes.suspect(event.region, turned))
             case Digest():
                 turned = self._evidence.digest(event, now.mono_ms)
                 pools = self._latency.digest(event, now.mono_ms)
-                looks = self._suspect(event.region, turned)
+                looks = self._brakes.suspect(event.region, turned)
                 return self._evaluate(turned, now, pools=pools, looks=looks)
             case Tick():
                 changed = self._evidence.lapse(now.mono_ms)
-                due = {*self._impatient(now), *self._eased(now)}
-                everybody = self._evidence.regions.keys() | self._asides.standing.keys()
+                due = {*self._impatient(now), *self._brakes.eased(now)}
+                everybody = self._brakes.everybody()
                 return self._evaluate(changed, now, pools=due, looks=everybody, alarms=True)
             case AgentFound():
                 changed = self._evidence.found(event.region, event.agent, now.mono_ms)
@@ -157,10 +155,7 @@ class Engine:
                 self._evidence.restore(alike, now.mono_ms)
             self._restored = True
             self._pools = dict(stored.pools)
-            self._floored = {name for name, one in self._pools.items() if _floored(one)}
-            self._guard.restore(stored.pools, now)
-            self._wavering.restore(stored.pools, now)
-            self._asides.restore(stored.aside)
+            self._brakes.restore(stored, self._pools, now)
             self._latency.restore(stored.pools)
             self._router.restore(stored.routes)
             self._forces.restore(stored.forces, now)
@@ -171,9 +166,7 @@ class Engine:
         if self._configured:
             wanted = names_of(resources.pools)
             self._sets = {name: one for name, one in self._sets.items() if name in wanted}
-            self._drop(self._pools.keys() - resources.pools.keys())
-            dirty |= self._wavering.configure(resources).intersection(resources.pools)
-            dirty |= self._free(resources, now)
+            dirty |= self._brakes.configure(resources, now)
             self._router.configure(resources)
             dirty |= self._latency.configure(resources).intersection(resources.pools)
             self._known_ms = {
@@ -190,27 +183,9 @@ class Engine:
             gone=gone_keys,
             pools=dirty,
             routes=resources.instances,
-            looks=self._asides.standing,
+            looks=self._brakes.asides.standing,
             alarms=True,
         )
-
-    def _drop(self, names: Iterable[str]) -> None:
-        """Forget the pools that the configuration ended."""
-        for name in list(names):
-            self._guard.published(self._pools.pop(name), None)
-            self._floored.discard(name)
-        if names:
-            self._guard.forget(one.value for s in self._pools.values() for one in s.members)
-
-    def _free(self, resources: Resources, now: Now) -> set[str]:
-        """End the damping that a check asks for no more; the pools that this touches."""
-        damping = self._verdicts.damping
-        undamped = [
-            number
-            for number in damping.damped()
-            if not resources.checks[self._targets.key(number).check].damping
-        ]
-        return self._of_numbers(damping.free(now, undamped))
 
     # ---- the one evaluation ------------------------------------------------------------------
 
@@ -244,16 +219,17 @@ class Engine:
         named = {target.partition("/")[0] for target in (*forced, *over, *released)}
         dirty = {*pools, *named.intersection(self._resources.pools)}
         if looks:
-            effects += self._asides.look(looks, self._targets.voting(), now)
-        numbers = self._silence(numbers)
+            effects += self._brakes.look(looks, now)
+        numbers = self._brakes.silence(numbers)
+        turned: list[TargetKey] = []
         if numbers.size:
             turned, records = self._verdicts.judge(numbers, now)
             effects += records
             for key in turned:
                 dirty.update(self._targets.pools_of[key])
-            dirty |= self._waver(numbers, now)
+            dirty |= self._brakes.waver(numbers, now)
         effects += self._verdicts.forget(gone)
-        dirty |= self._brake(dirty, released, now)
+        dirty |= self._brakes.hold(pools, turned, released, now)
         changed: list[str] = []
         for name in sorted(dirty):
             judged = self._judge_pool(name, now)
@@ -269,117 +245,9 @@ class Engine:
             holding = conditions(
                 self._resources, self._targets, self._verdicts.pending, self.regions()
             )
-            holding |= brake_alarms.conditions(
-                self._asides.standing,
-                self._guard.held(),
-                {self._targets.key(number).address for number in self._verdicts.damping.damped()},
-                self._floored,
-            )
+            holding |= self._brakes.conditions()
             effects += self._alarms.update(holding, now)
         return effects
-
-    def _suspect(self, region: str, turned: NDArray[np.intp]) -> tuple[str, ...]:
-        return (region,) if turned.size and self._asides.suspects(region, turned) else ()
-
-    def _silence(self, numbers: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Let the votes of muted regions and of those set aside not count; what to judge with it.
-
-        That is `numbers` and all targets of the regions about which this changed.
-        """
-        before = self._evidence.silenced
-        after = {
-            **{name: f"set aside: {one.text}" for name, one in self._asides.standing.items()},
-            **{name: f"muted: {why}" for name, why in self._forces.muted().items()},
-        }
-        if after == before:
-            return numbers
-        self._evidence.silenced = after
-        turned = [self._targets.of_region(name) for name in after.keys() ^ before.keys()]
-        return np.unique(np.concatenate((numbers, *turned)))
-
-    # ---- brakes ------------------------------------------------------------------------------
-
-    def _of_numbers(self, numbers: Iterable[int]) -> set[str]:
-        keys = [self._targets.key(number) for number in numbers]
-        return {name for key in keys for name in self._targets.pools_of[key]}
-
-    def _waver(self, numbers: NDArray[np.intp], now: Now) -> set[str]:
-        """The pools that begin to waver with these targets."""
-        if not self._wavering.matters:
-            return set()
-        split = numbers[self._verdicts.split[numbers]].tolist()
-        return self._wavering.split(self._of_numbers(split), now)
-
-    def _eased(self, now: Now) -> set[str]:
-        """The pools of which a brake lets go as time passes, or that waver no more."""
-        freed = self._of_numbers(self._verdicts.damping.free(now))
-        freed |= self._holding(self._guard.over(now))
-        due = self._wavering.due(now)
-        still = {
-            name
-            for name in due
-            for keys in self._targets.of_pool(name)
-            if any(self._verdicts.split[self._targets.number(key)] for key in keys)
-        }
-        self._wavering.split(still, now)
-        self._wavering.calm(calm := set(due) - still)
-        return freed | calm
-
-    def _brake(self, dirty: Set[str], released: Iterable[str], now: Now) -> set[str]:
-        """Tell the guard who would leave service, who came back, and whom operators release.
-
-        The pools that this touches beside `dirty`.
-        """
-        more: set[str] = set()
-        for target in released:
-            name, _, value = target.partition("/")
-            if name in self._resources.pools:
-                values = [value] if value else [one.value for one in self._pools[name].members]
-                more |= self._holding(values)
-                self._guard.release(values)
-        leaving: dict[str, None] = {}
-        for name in sorted(dirty):
-            published = self._pools.get(name)
-            if published is None:
-                continue
-            config, forces = self._resources.pools[name], self._forces.of_pool(name)
-            before = {member.value: member for member in published.members}
-            whys = pool.whys(config, self._health(name), before, self._penalties(name))
-            for address, why in zip(config.addresses, whys, strict=True):
-                value = address.value
-                was = before.get(value)
-                if why != "down":
-                    if self._guard.knows(value) and not self._down_elsewhere(value, name):
-                        self._guard.recovered(value)
-                elif (
-                    was is not None
-                    and was.why in IN_SERVICE
-                    and forces.keys().isdisjoint((value, pool.WHOLE))
-                ):
-                    leaving[value] = None
-        if leaving:
-            self._guard.leave(leaving, now)
-        return more
-
-    def _holding(self, values: Iterable[str]) -> set[str]:
-        """The pools that answer one of these addresses because it is held."""
-        wanted = frozenset(values)
-        if not wanted:
-            return set()
-        return {
-            name
-            for name, state in self._pools.items()
-            for member in state.members
-            if member.held_since and member.value in wanted
-        }
-
-    def _down_elsewhere(self, value: str, name: str) -> bool:
-        return any(
-            member.value == value and (member.judged or member.why) in ("down", "held", "floored")
-            for other, state in self._pools.items()
-            if other != name
-            for member in state.members
-        )
 
     # ---- pools -------------------------------------------------------------------------------
 
@@ -388,19 +256,6 @@ class Engine:
             [(key.check, self._verdicts.health(key)) for key in keys]
             for keys in self._targets.of_pool(name)
         ]
-
-    def _penalties(self, name: str) -> Mapping[str, Mapping[str, int]]:
-        """The penalties of a pool's damped targets."""
-        damping = self._verdicts.damping
-        if not damping.damped():
-            return pool.NO_PENALTIES
-        found: dict[str, dict[str, int]] = {}
-        for keys in self._targets.of_pool(name):
-            for key in keys:
-                number = self._targets.number(key)
-                if number is not None and damping.since(number):
-                    found.setdefault(key.address, {})[key.check] = damping.last(number)
-        return found
 
     def _judge_pool(self, name: str, now: Now) -> list[PublishPool]:
         config, published = self._resources.pools[name], self._pools.get(name)
@@ -414,15 +269,14 @@ class Engine:
             sets=self._sets,
             forces=self._forces.of_pool(name),
             latency=self._latency.of_pool(name),
-            penalties=self._penalties(name),
-            held=self._guard.held(),
-            wavering=self._wavering.of_pool(name),
+            penalties=self._brakes.penalties(name),
+            held=self._brakes.guard.held(),
+            wavering=self._brakes.wavering.of_pool(name),
         )
         if state is None or (published is not None and pool.same(state, published)):
             return []
         self._pools[name] = state
-        self._guard.published(published, state)
-        (self._floored.add if _floored(state) else self._floored.discard)(name)
+        self._brakes.published(published, name, state)
         self._known_ms.pop(name, None)
         return [PublishPool(name=name, state=state)]
 
@@ -508,7 +362,9 @@ class Engine:
 
     def regions(self) -> list[RegionView]:
         """Every region that is declared, met or has an agent."""
-        return region_views(self._resources, self._met, self._evidence, self._asides.standing)
+        return region_views(
+            self._resources, self._met, self._evidence, self._brakes.asides.standing
+        )
 
     def damped(self) -> int:
         """How many targets are damped."""
@@ -516,7 +372,7 @@ class Engine:
 
     def held(self) -> Mapping[str, float]:
         """The addresses that the guard holds, and since when (Unix)."""
-        return self._guard.held()
+        return self._brakes.guard.held()
 
     def agents(self, now: Now | None = None) -> list[AgentView]:
         """Every agent that streams, or whose opinions still count."""
@@ -529,7 +385,3 @@ class Engine:
     def alarms(self) -> list[AlarmView]:
         """The alarms that stand."""
         return self._alarms.standing()
-
-
-def _floored(state: PoolState) -> bool:
-    return any(member.why == "floored" for member in state.members)

@@ -194,18 +194,19 @@ def whys(
     `before` are the published members by value, `penalties` those of damped checks by address.
     """
     return [
-        _why(pool, address, of, before.get(address.value), penalties.get(address.value))
+        why_of(pool, address, of, before.get(address.value), penalties.get(address.value))
         for address, of in zip(pool.addresses, verdicts, strict=True)
     ]
 
 
-def _why(
+def why_of(
     pool: Pool,
     address: Address,
     verdicts: Verdicts,
     before: Member | None,
-    penalties: Mapping[str, int] | None,
+    penalties: Mapping[str, int] | None = None,
 ) -> Why:
+    """What one member is, in the same way."""
     if address.mode != "smart":
         return _MODES[address.mode]
     if not address.checked_by(pool):
