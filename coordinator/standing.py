@@ -106,6 +106,10 @@ class Standing(Collector):
             verdicts.add_metric((verdict,), count)
         yield verdicts
         yield _gauge("pending_verdicts", "Targets about which too few regions speak.", pending)
+        yield _gauge(
+            "held_addresses", "Addresses that the guard holds in answers.", len(self._engine.held())
+        )
+        yield _gauge("damped_targets", "Targets that damping holds down.", self._engine.damped())
         pools = GaugeMetricFamily(
             "gtm_coordinator_pools", "Pools by what they can serve.", labels=("state",)
         )
@@ -128,9 +132,16 @@ class Standing(Collector):
             "Agents of each region that is declared or met.",
             labels=("region",),
         )
+        silenced = GaugeMetricFamily(
+            "gtm_coordinator_region_silenced",
+            "1 for a region whose votes do not count: it is set aside or muted.",
+            labels=("region",),
+        )
         for region in self._engine.regions():
             agents.add_metric((region.name,), region.agents)
+            silenced.add_metric((region.name,), float(bool(region.silenced)))
         yield agents
+        yield silenced
 
     def _etcd(self) -> Iterator[Metric]:
         status = self._store.last

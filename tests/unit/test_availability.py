@@ -16,13 +16,15 @@ def tier(*names: str, least: object = None) -> Tier:
 
 
 def pool(letters: str, least: object = 1) -> PoolState:
-    """u: up, d: down, o: offline, a: answered but not counted (held), r: drained."""
+    """u: up, d: down, o: offline, a: answered, not counted, h: held, f: floored, r: drained."""
     kinds: dict[str, tuple[bool, bool, Why]] = {
         "u": (True, True, "up"),
         "d": (False, False, "down"),
         "o": (False, False, "offline"),
         "a": (True, False, "down"),
         "r": (False, True, "drained"),
+        "h": (True, False, "held"),
+        "f": (True, False, "floored"),
     }
     return PoolState(
         type="ipv4",
@@ -51,6 +53,11 @@ def pool(letters: str, least: object = 1) -> PoolState:
         ("u", 2, False),
         ("ur", 2, True),  # a drained member counts while another is answered
         ("rr", 1, False),  # nobody is answered
+        ("hf", 1, False),  # brakes keep members in answers, not a pool in front of its backup
+        ("hr", 1, False),  # nobody but a held one is answered
+        ("uh", 1, True),
+        ("uh", 2, False),
+        ("uhh", "50%", False),  # held members are part of the total
     ],
 )
 def test_availability_of_a_pool(members: str, least: object, is_available: bool) -> None:

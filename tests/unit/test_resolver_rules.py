@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from gtm.model import Instance
@@ -260,3 +261,35 @@ def test_a_change_of_routes_alone_changes_the_answer() -> None:
 
     assert served(2) == [("192.0.2.2",)]
     assert served(1) == [("192.0.2.1",)]
+
+
+@pytest.mark.parametrize(
+    ("wavering", "down", "ttl"),
+    [
+        ((), "", 60),
+        (("a",), "", 5),  # the pool that answers may not do so for long
+        (("b",), "", 60),  # one that stands behind it does not matter
+        (("b",), "a", 5),
+        (("a",), "a", 5),  # the first pool may be back soon
+        (("b",), "ab", 5),  # all are down: any of them may be back
+        ((), "ab", 60),
+    ],
+)
+def test_answers_that_may_change_soon_have_the_shorter_ttl(
+    wavering: tuple[str, ...], down: str, ttl: int
+) -> None:
+    values = {"a": "192.0.2.1", "b": "192.0.2.2"}
+    pools = {
+        name: pool(
+            value,
+            down=[value] if name in down else [],
+            wavering={"ipv4": True} if name in wavering else {},
+        )
+        for name, value in values.items()
+    }
+    shop = instance(("all", ["default"], [["a"], ["b"]]), ttl="60s", ttl_wavering="5s")
+    for one, expected in ((shop, ttl), (replace(shop, ttl_wavering=UNSET), 60)):
+        view = world(pools=pools, instances={"shop": one})
+        plan = planner(view.pools).plan(spec_of(view, "shop", "ipv4"))
+        answers, walked, _ = walk(plan, b"\x0a\x01\x02\x03", 0)
+        assert (answers.ttl, walked) == (expected, expected)
