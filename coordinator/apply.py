@@ -1,9 +1,9 @@
 """Applies and deletes: reads, plans, writes the links of the chain, and knows what took effect.
 
 Every transaction compares `serve/head` and writes it, so that applies of all coordinators follow
-one another; whoever loses reads again and plans again. An answer that got lost is found again by
-the request id in the head. Ids are written by these transactions alone, so the same comparison
-makes an allocated id unique.
+one another, and carries its entry of the audit trail (`trail`); whoever loses reads again and plans
+again. An answer that got lost is found again by the request id in the head. Ids are written by
+these transactions alone, so the same comparison makes an allocated id unique.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from gtm import codec, keys
 from gtm.errors import GtmError, OutcomeUnknown, StoreError
 from gtm.ports import Problem
 from gtm.state import Head
-from gtm.store import Compare, Item, Store, packed
+from gtm.store import Compare, Get, Item, Store, packed
 from gtm.telemetry import transition
 from gtm.view import View
 
-from . import metrics, plan
+from . import metrics, plan, trail
 from .mirror import Mirror
 from .plan import Change, Link
 from .planner import Planned, Planner, Request
+from .trail import Said, Trail
 
 MAX_ROUNDS = 16
 """How often one apply is planned again because somebody else's came first."""
@@ -63,6 +64,7 @@ class Applier:
 
     def __init__(self, store: Store, mirror: Mirror, planner: Planner) -> None:
         self._store, self._mirror, self._planner = store, mirror, planner
+        self._trail = Trail(store)
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._remembered: OrderedDict[str, Outcome] = OrderedDict()
@@ -101,7 +103,8 @@ class Applier:
             return Outcome(
                 applied=True, generation=view.head.generation, revision=view.head_revision
             )
-        outcome = await _Run(self._store, self._mirror, self._planner, request, name).run(view)
+        run = _Run(self._store, self._mirror, self._planner, self._trail, request, name)
+        outcome = await run.run(view)
         if outcome.applied:
             self._remembered[name] = outcome
             if len(self._remembered) > MAX_REMEMBERED:
@@ -117,9 +120,15 @@ class _Run:
     """One apply: rounds of planning and writing until nothing is left to do."""
 
     def __init__(
-        self, store: Store, mirror: Mirror, planner: Planner, request: Request, name: str
+        self,
+        store: Store,
+        mirror: Mirror,
+        planner: Planner,
+        trail: Trail,
+        request: Request,
+        name: str,
     ) -> None:
-        self._store, self._mirror, self._planner = store, mirror, planner
+        self._store, self._mirror, self._planner, self._trail = store, mirror, planner, trail
         self._request, self._name = request, name
         self._done: dict[tuple[str, str], Change] = {}
         self._maybe: tuple[Change, ...] = ()
@@ -210,17 +219,30 @@ class _Run:
     async def _commit(self, link: Link, head: Head, compared: int) -> int | None:
         """The revision of the link's transaction; None where the head was not as compared."""
         compare = Compare(keys.HEAD, "mod", "=", compared)
-        try:
-            done = await self._store.txn([compare], packed((*link.ops, plan.head_put(head))))
-        except OutcomeUnknown as error:
-            transition(log, "an apply's answer was lost", logging.WARNING, cause=str(error))
-            self._maybe = link.changes
-            item = await self._settled()
-            if item is None or codec.decode(item.value, Head) != head:
-                return None
-            self._maybe = ()
-            return item.mod_revision
-        return done.revision if done.succeeded else None
+        changes, more = trail.changes(link.changes)
+        what = "delete" if self._request.removed or self._request.forget else "apply"
+        said = Said(
+            who=self._request.who, what=what, why=self._request.why, changes=changes, more=more
+        )
+        for _ in range(MAX_ROUNDS):
+            audited, noted = self._trail.entry(await self._trail.place(), said)
+            ops = packed((*link.ops, plan.head_put(head), *noted))
+            try:
+                done = await self._store.txn([compare, audited], ops, [Get(keys.HEAD)])
+            except OutcomeUnknown as error:
+                transition(log, "an apply's answer was lost", logging.WARNING, cause=str(error))
+                self._maybe = link.changes
+                item = await self._settled()
+                if item is None or codec.decode(item.value, Head) != head:
+                    return None
+                self._maybe = ()
+                return item.mod_revision
+            if done.succeeded:
+                return done.revision
+            [there] = done.reads
+            if (there[0].mod_revision if there else 0) != compared:
+                return None  # else only the audit trail went on: a force came between
+        return None
 
     async def _settled(self) -> Item | None:
         """The head after an unknown outcome, read as soon as the store can be reached."""

@@ -340,6 +340,11 @@ class Evidence:
             ]
         return min(found, default=None)
 
+    def turned_ms(self, region: str, number: int) -> int:
+        """When a region's vote on a target turned last; 0: nobody knows."""
+        place = self.regions.get(region)
+        return 0 if place is None else int(place.voted_ms[number])
+
     def rtt_us(self, region: str, numbers: Iterable[int]) -> int:
         """The least smoothed round trip from a region to any of these targets; 0: none known."""
         place = self.regions.get(region)

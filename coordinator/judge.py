@@ -13,12 +13,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from gtm import codec, keys
-from gtm.state import AlarmRecord, Aside, Force, MetRegion, PoolState, Routes, VerdictRecord
+from gtm.state import (
+    AlarmRecord,
+    Aside,
+    Force,
+    HistoryEntry,
+    MetRegion,
+    PoolState,
+    Routes,
+    VerdictRecord,
+)
 from gtm.store import Event, Store
 from gtm.telemetry import transition
 from gtm.view import Changes, View
 
-from . import metrics, plan
+from . import keyed, metrics, plan
 from .engine import Engine
 from .events import (
     ClearAlarm,
@@ -31,7 +40,6 @@ from .events import (
     Now,
     PublishAside,
     PublishPool,
-    PublishRoutes,
     PublishVerdict,
     RaiseAlarm,
     Restored,
@@ -39,6 +47,7 @@ from .events import (
     Tick,
 )
 from .publisher import LED, Publisher
+from .telling import Telling
 from .views import VerdictView
 from .watchers import Watcher, Watchers
 
@@ -57,13 +66,19 @@ def clock() -> Now:
 
 
 class Judge:
-    """Drives the engine; `assigned` is called whenever what agents should probe changed."""
+    """Drives the engine.
+
+    `assigned` is called whenever what agents should probe changed, `decided` with what the history
+    tells of each evaluation that changed something.
+    """
 
     def __init__(
         self, engine: Engine, publisher: Publisher, clock: Callable[[], Now] = clock
     ) -> None:
         self.engine, self.watchers = engine, Watchers()
         self.assigned: Callable[[], None] = lambda: None
+        self.decided: Callable[[list[tuple[str, HistoryEntry]]], None] = lambda entries: None
+        self._telling = Telling()
         self.view = View()
         self._publisher = publisher
         self._clock = clock
@@ -88,12 +103,15 @@ class Judge:
         there = self._publisher.restored(listings)
         verdicts = _read(there, keys.VERDICTS, _target, VerdictRecord)
         alarms = _read(there, keys.ALARMS, str, AlarmRecord)
+        pools = _read(there, keys.POOLS, str, PoolState)
+        routes = _read(there, keys.ROUTES, str, Routes)
         self._said = {target: record.verdict for target, record in verdicts.items()}
+        self._telling.restore(verdicts, pools, routes)
         self.handle(
             Restored(
                 verdicts=verdicts,
-                pools=_read(there, keys.POOLS, str, PoolState),
-                routes=_read(there, keys.ROUTES, str, Routes),
+                pools=pools,
+                routes=routes,
                 met=frozenset(_read(there, keys.REGIONS, str, MetRegion)),
                 alarms={id_: (alarm.text, alarm.since) for id_, alarm in alarms.items()},
                 forces=_read(there, keys.FORCES, keys.force_target, Force),
@@ -155,7 +173,8 @@ class Judge:
     # ---- out -----------------------------------------------------------------------------------
 
     def _out(self, effects: list[Effect], now: Now) -> None:
-        self._publisher.want(dict(_written(effect, now) for effect in effects))
+        self.decided(self._telling.told(effects, now))
+        self._publisher.want({keyed.of(one): keyed.written(one, now) for one in effects})
         for effect in effects:
             metrics.DECISIONS.labels(type(effect).__name__).inc()
             if isinstance(effect, PublishVerdict):
@@ -247,28 +266,6 @@ def _read(
             metrics.UNREADABLE.inc()
             transition(log, "unreadable state", logging.ERROR, key=key, cause=str(error))
     return found
-
-
-def _written(effect: Effect, now: Now) -> tuple[str, bytes | None]:
-    value: PoolState | Routes | VerdictRecord | AlarmRecord | Aside | None
-    match effect:
-        case PublishPool():
-            key, value = keys.pool(effect.name), effect.state
-        case PublishRoutes():
-            key, value = keys.routes(effect.instance), effect.routes
-        case PublishVerdict():
-            target = effect.target
-            key = keys.verdict(target.check, target.address, target.port)
-            value = effect.record
-        case PublishAside():
-            key, value = keys.aside(effect.region), effect.record
-        case EndForce():
-            key, value = keys.force(effect.target), None
-        case RaiseAlarm():
-            key, value = keys.alarm(effect.id), AlarmRecord(text=effect.text, since=now.wall_s)
-        case ClearAlarm():
-            key, value = keys.alarm(effect.id), None
-    return key, None if value is None else codec.encode(value)
 
 
 def _host(address: str) -> str:

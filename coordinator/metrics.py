@@ -56,3 +56,7 @@ PUBLISH_FAILURES = Counter(
 PUBLISH_WAITING = Gauge("gtm_coordinator_publish_waiting_keys", "Keys that wait to be written")
 APPLIES = Counter("gtm_coordinator_applies_total", "Applies and deletes", ["outcome"])
 UNREADABLE = Counter("gtm_coordinator_unreadable_total", "Values in the store that can't be read")
+HISTORY = Counter("gtm_coordinator_history_entries_total", "Entries written to the history")
+HISTORY_DROPPED = Counter(
+    "gtm_coordinator_history_dropped_total", "Changes that waited in vain for their commit"
+)

@@ -9,7 +9,8 @@ import asyncio
 import functools
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -19,6 +20,7 @@ import msgspec
 from gtm import codec, keys, links, view
 from gtm.errors import Compacted, GtmError, OutcomeUnknown, StoreDenied, StoreError
 from gtm.ports import Policy, Question
+from gtm.state import AuditHead
 from gtm.store import Store
 from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorServicer
@@ -27,9 +29,10 @@ from gtm.view import View
 from . import plan, planner, wire
 from .apply import Applier, Busy, Outcome
 from .behind import with_votes
+from .chronicle import MAX_AGE_S
 from .judge import Judge
 from .mirror import Mirror
-from .overrides import Overrides, Unfit
+from .overrides import MAX_CHARS, Overrides, Unfit
 from .planner import Request
 from .status import Status
 from .views import VerdictView
@@ -37,6 +40,10 @@ from .watchers import MAX_WAITING, MAX_WATCHERS, Gone, TooSlow, Watcher
 
 MAX_LISTED = 20_000
 """Verdicts in one answer; who wants more watches, or filters."""
+MAX_HISTORY_PARTS = 200
+"""Parts of the history (`keys.history_part`) that one answer looks through."""
+MAX_PART_BYTES = 2 << 20
+"""Entries of the history, and of the audit trail, in one answer."""
 REQUEST_ID_CHARS = 128
 """The longest request id."""
 FRESH_S = 2.0
@@ -145,6 +152,8 @@ class Operator(OperatorServicer):
                 forget=forget,
                 allow_mass_change=request.allow_mass_change,
                 request_id=_id(request.request_id),
+                who=request.who,
+                why=_why(request.why),
             )
         )
         return _applied(outcome)
@@ -201,6 +210,63 @@ class Operator(OperatorServicer):
             raise Refused(Code.NOT_FOUND, str(unknown.args[0])) from None
         force = None if released.force is None else wire.force(released.force)
         return pb.ReleaseResponse(force=force, failback=released.failback, hold=released.hold)
+
+    # ---- what was done -------------------------------------------------------------------------
+
+    @_call
+    async def History(self, request: pb.HistoryRequest, context: Any) -> pb.HistoryResponse:
+        """What changed since a time, part by part, in order."""
+        names = {request.target}
+        instance = self._mirror.view.instances.get(request.target)
+        if instance is not None:
+            names.update(instance.pools())
+        now_ms = round(time.time() * 1000) + keys.HISTORY_MS
+        oldest_ms = now_ms - round(MAX_AGE_S * 1000) - keys.HISTORY_MS
+        at_ms = max(request.cursor, round(request.since * 1000), oldest_ms, 0)
+        found: list[str] = []
+        size, last_ms, parts = 0, 0, 0
+        while at_ms <= now_ms and parts < MAX_HISTORY_PARTS:
+            parts += 1
+            listing = await self._store.list(keys.history_part(at_ms))
+            for item in listing.items:
+                ms = keys.history_ms(item.key)
+                if ms < at_ms or not _about(item.value, names):
+                    continue
+                if size > MAX_PART_BYTES and ms > last_ms:
+                    return pb.HistoryResponse(entries=found, next=ms)
+                found.append(item.value.decode(errors="replace"))
+                size += len(item.value)
+                last_ms = ms
+            at_ms = (at_ms // keys.HISTORY_MS + 1) * keys.HISTORY_MS
+        return pb.HistoryResponse(entries=found, next=at_ms if at_ms <= now_ms else 0)
+
+    @_call
+    async def Audit(self, request: pb.AuditRequest, context: Any) -> pb.AuditResponse:
+        """Entries of the audit trail from one on, as many as fit, and its head."""
+        item = await self._store.get(keys.AUDIT_HEAD)
+        if item is None:
+            return pb.AuditResponse()
+        head = codec.decode(item.value, AuditHead)
+        seq = max(request.seq, head.first)
+        if seq > head.seq:
+            return pb.AuditResponse(head=item.value.decode())
+        found: list[str] = []
+        size = 0
+        listing = await self._store.list(keys.audit_block(seq))
+        for one in listing.items:
+            if one.key < keys.audit(seq):
+                continue
+            size += len(one.value)
+            if found and size > MAX_PART_BYTES:
+                break
+            found.append(one.value.decode(errors="replace"))
+            last = one.key
+        after = (seq // keys.AUDIT_BLOCK + 1) * keys.AUDIT_BLOCK
+        if found and size > MAX_PART_BYTES:
+            after = int(last.removeprefix(keys.AUDIT)) + 1
+        return pb.AuditResponse(
+            head=item.value.decode(), entries=found, next=after if after <= head.seq else 0
+        )
 
     # ---- what stands ---------------------------------------------------------------------------
 
@@ -332,8 +398,24 @@ def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:
         allow_mass_change=request.allow_mass_change,
         request_id=_id(request.request_id),
         generation=request.generation,
+        who=request.who,
+        why=_why(request.why),
     )
     return asked, wrong
+
+
+def _why(text: str) -> str:
+    if len(text) > MAX_CHARS or not text.isprintable():
+        raise Refused(Code.INVALID_ARGUMENT, f"why is at most {MAX_CHARS} plain characters")
+    return text
+
+
+def _about(value: bytes, names: Collection[str]) -> bool:
+    """Whether an entry of the history is about one of these; "" stands for everything."""
+    if "" in names:
+        return True
+    target: str = msgspec.json.decode(value).get("target", "")
+    return any(name == target or name in target.split("/") for name in names)
 
 
 def _id(request_id: str) -> str:

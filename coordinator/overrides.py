@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gtm import codec, forms, keys
 from gtm.model import Pool, Rule
-from gtm.state import Force, ForceAction
+from gtm.state import AuditChange, Force, ForceAction
 from gtm.store import Compare, Delete, Op, Put, Store
 from gtm.telemetry import transition
 from gtm.units import MAX_DURATION_MS
@@ -24,6 +24,7 @@ from gtm.view import View
 from .apply import MAX_ROUNDS, log
 from .forces import ON_REGION
 from .mirror import Mirror
+from .trail import Said, Trail, bounded
 
 MAX_FORCES = 1_000
 """Forces that stand at a time."""
@@ -125,6 +126,7 @@ class Overrides:
     ) -> None:
         self._store, self._mirror, self._wall_s = store, mirror, wall_s
         self._regions = regions  # those met
+        self._trail = Trail(store, wall_s)
 
     async def force(
         self, target: str, action: str, *, tier: int, who: str, why: str, for_s: float
@@ -154,10 +156,12 @@ class Overrides:
                 until=now_s + for_s if for_s else 0.0,
             )
             key = keys.force(there.target)
-            standing = await self._store.list(keys.FORCES, keys_only=True)
+            standing = await self._store.list(keys.FORCES)
             if len(standing.items) >= MAX_FORCES and all(one.key != key for one in standing.items):
                 raise Unfit(f"{MAX_FORCES} forces stand already: release some first")
-            if await self._written(view, Put(key, codec.encode(force))):
+            was = next((one.value for one in standing.items if one.key == key), b"")
+            told = _told("force", force.target, was, codec.encode(force), who, why)
+            if await self._written(view, Put(key, codec.encode(force)), told):
                 transition(log, f"force {force.target}: {action}", who=who, why=why)
                 return force
         raise TimeoutError("others kept changing the configuration: try again")
@@ -192,16 +196,35 @@ class Overrides:
                 )
                 op = Put(key, codec.encode(wish))
             compare = Compare(key, "mod", "=", item.mod_revision if item is not None else 0)
-            if await self._written(view, op, compare):
+            was = b"" if item is None else item.value
+            after = op.value if isinstance(op, Put) else b""
+            if await self._written(
+                view, op, _told("release", there.target, was, after, who, why), compare
+            ):
                 transition(log, f"released {there.target}", who=who, why=why)
                 return Released(force=force, failback=failback, hold=hold)
         raise TimeoutError("others kept changing the configuration: try again")
 
-    async def _written(self, view: View, op: Op, *compares: Compare) -> bool:
-        """Whether it was written: false where the configuration is not that of `view` any more."""
+    async def _written(self, view: View, op: Op, told: Said, *compares: Compare) -> bool:
+        """Whether it was written: false where the configuration is not that of `view` any more.
+
+        Or where somebody else's entry of the audit trail came first.
+        """
         head = Compare(keys.HEAD, "mod", "=", view.head_revision)
-        done = await self._store.txn([head, *compares], [op])
+        audited, noted = self._trail.entry(await self._trail.place(), told)
+        done = await self._store.txn([head, audited, *compares], [op, *noted])
         return done.succeeded
+
+
+def _told(what: str, target: str, before: bytes, after: bytes, who: str, why: str) -> Said:
+    action: Literal["create", "update", "delete"] = (
+        "delete" if not after else "update" if before else "create"
+    )
+    change = AuditChange(
+        action=action, kind="forces", name=target, before=before.decode(), after=after.decode()
+    )
+    changes, _ = bounded([change])
+    return Said(who=who, what=what, why=why, changes=changes)
 
 
 def _action(action: str) -> ForceAction:

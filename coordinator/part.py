@@ -32,6 +32,7 @@ from gtm.v1 import agent_pb2, agent_pb2_grpc, operator_pb2, operator_pb2_grpc
 from gtm.view import Changes, View
 
 from .apply import Applier
+from .chronicle import Chronicle
 from .election import Election, Leadership, Membership
 from .engine import Engine
 from .events import Resolved
@@ -101,9 +102,18 @@ class Coordinator:
             take_over=self._restore,
             named=lambda key: self.judge.named(key),
             together=lambda: self.judge.together(),
+            written=lambda written, revision: self.chronicle.committed(written, revision),
         )
         self.engine = Engine(settings.brake())
         self.judge = Judge(self.engine, self.publisher)
+        self.replicas: Replicas | None = None
+        self.chronicle = Chronicle(
+            store,
+            self.leadership,
+            lambda: self.id,
+            lambda: self.replicas.ids() if self.replicas else (),
+        )
+        self.judge.decided = self.chronicle.decided
         self.mirror = Mirror(store, self._changed, self.publisher.gap)
         self._restored = False
         self._regions = Table(store, keys.REGIONS, self._met)
@@ -112,7 +122,6 @@ class Coordinator:
         self._members = Members(store, self._membership.seen)
         self._server = links.server()
         self._health = HealthServicer()
-        self.replicas: Replicas | None = None
         self._store_health = StoreHealth(store)
         standing = Standing(
             self.engine, self.publisher, self._store_health, lambda: self.replicas, self.not_ready
@@ -162,6 +171,7 @@ class Coordinator:
         self._serve()
         self._begin(self.judge.run())
         self._begin(self.publisher.run())
+        self._begin(self.chronicle.run())
         self._begin(self.election.run())
         self._begin(self._store_health.run())
         self._begin(self._flattener().run())
@@ -204,7 +214,7 @@ class Coordinator:
             met=self.publisher.met,
         )
         self._stack.callback(self.gateway.close)
-        self.replicas = replicas = Replicas(coordinators)
+        self.replicas = replicas = Replicas(coordinators, served=self.chronicle.served)
         replicas.published(self.mirror.serve_revision)
         status = Status(
             self.id,

@@ -29,6 +29,9 @@ MAX_EXPIRED = 64
 
 HEAD_BYTES = 512
 """Room that each transaction leaves for its head."""
+MAX_LINK_OPS = MAX_OPS * MAX_OPS - 4
+"""Operations of one link: the head, an entry of the audit trail, its head and its oldest one go
+with it."""
 
 Plain = dict[str, dict[str, Any]]
 """kind -> name -> resource as plain data in the form of the files."""
@@ -297,14 +300,14 @@ def chain(found: Iterable[Unit]) -> tuple[Link, ...]:
     for unit in found:
         size = sum(map(op_bytes, unit.ops))
         own = {op.key for op in unit.ops if isinstance(op, Put | Delete)}
-        if len(unit.ops) >= MAX_OPS * MAX_OPS or size > spare_bytes:
+        if len(unit.ops) > MAX_LINK_OPS or size > spare_bytes:
             first = unit.ops[0]
             key = first.key if isinstance(first, Put | Delete) else ""
             raise ValueError(
                 f"{key.removeprefix(keys.SERVE)} is larger than one transaction of etcd carries "
                 "(1 MiB): split what it holds"
             )
-        full = len(ops) + len(unit.ops) >= MAX_OPS * MAX_OPS or size > spare
+        full = len(ops) + len(unit.ops) > MAX_LINK_OPS or size > spare
         if ops and (full or not own.isdisjoint(touched)):  # a transaction writes a key once
             links.append(Link(ops=tuple(ops), changes=tuple(changes)))
             ops, changes, touched = [], [], set()

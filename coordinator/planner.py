@@ -32,7 +32,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """What is asked: resources that come (`given`, as in files) and that go (`removed`).
 
     `forget` names regions that shall not count as met any more; `expectations` must hold of the
-    whole set after it. `generation` is that of the plan that was looked at (0: none was).
+    whole set after it. `generation` is that of the plan that was looked at (0: none was), `who` and
+    `why` are for the audit trail.
     """
 
     given: Plain = {}
@@ -44,6 +45,8 @@ class Request(Struct, frozen=True, kw_only=True):
     allow_mass_change: bool = False
     request_id: str = ""
     generation: int = 0
+    who: str = ""
+    why: str = ""
 
 
 class Planned(Struct, frozen=True, kw_only=True):

@@ -50,7 +50,8 @@ class Publisher:
 
     `take_over()` is awaited once in each leadership before anything is written: it reads the store
     and calls `restored`. `named(key)` says whether the configuration still names what a key is
-    about; `together()` maps an instance to its pools, whose keys go with its own.
+    about; `together()` maps an instance to its pools, whose keys go with its own. `written` is
+    told of keys that were written, and of the revision.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Publisher:
         take_over: Callable[[], Awaitable[None]],
         named: Callable[[str], bool] = lambda key: True,
         together: Callable[[], Mapping[str, Iterable[str]]] = dict,
+        written: Callable[[Iterable[str], int], None] = lambda keys, revision: None,
     ) -> None:
+        self._written = written
         self._store, self._leadership = store, leadership
         self._take_over, self._named, self._together = take_over, named, together
         self._wanted: dict[str, bytes | None] = {}
@@ -276,6 +279,7 @@ class Publisher:
             raise
         if done.succeeded:
             metrics.PUBLISHED_KEYS.inc(len(batch))
+            self._written([key for key, _ in batch], done.revision)
             for key, value in batch:
                 if done.revision >= self._known.get(key, _NOTHING).revision:
                     self._known[key] = _Known(value, done.revision)

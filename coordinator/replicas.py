@@ -32,7 +32,9 @@ class Replicas(ReplicasServicer):
         self,
         coordinators: Callable[[], Iterable[str]],
         monotonic: Callable[[], float] = time.monotonic,
+        served: Callable[[str, int], None] = lambda resolver, revision: None,
     ) -> None:
+        self._served = served
         self._coordinators, self._monotonic = coordinators, monotonic
         self._reports: dict[str, tuple[float, pb.ReportRequest]] = {}
         self._revisions: list[int] = []
@@ -88,8 +90,14 @@ class Replicas(ReplicasServicer):
         if request.id in self._reports:
             self._measure(self._reports[request.id][1].served_revision, request.served_revision)
         self._reports[request.id] = (self._monotonic(), request)
+        self._served(request.id, request.served_revision)
         metrics.REPLICAS.set(len(self._reports))
         return pb.ReportResponse(coordinators=sorted(self._coordinators()))
+
+    def ids(self) -> list[str]:
+        """The resolvers that reported lately."""
+        self._forget()
+        return sorted(self._reports)
 
     def _forget(self) -> None:
         before = self._monotonic() - SILENCE_S

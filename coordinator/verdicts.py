@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from gtm.state import Health, VerdictRecord, VoteRecord
@@ -150,7 +151,11 @@ class Verdicts:
                 first_failed = now.wall_s - (now.mono_ms - failed_ms) / 1000
         votes: dict[str, VoteRecord] = {}
         for region in who.regions:
-            votes[region] = self._evidence.record(region, number)
+            vote, turned_ms = self._evidence.record(region, number), 0
+            if vote.vote != "none":
+                turned_ms = self._evidence.turned_ms(region, number)
+            since = round(now.wall_s - (now.mono_ms - turned_ms) / 1000, 3) if turned_ms else 0.0
+            votes[region] = replace(vote, since=since)
         return VerdictRecord(
             verdict=HEALTH[self.code[number]],
             since=float(self.since[number]),

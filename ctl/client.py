@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import getpass
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
@@ -54,6 +55,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("GTM_INSECURE", "").lower() in ("1", "true", "yes", "on"),
         help="allow a link in the clear beyond loopback (GTM_INSECURE)",
     )
+
+
+def user() -> str:
+    """Who we say we are, where no certificate proves better."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return "unknown"
 
 
 class Client:
@@ -138,6 +147,14 @@ class Client:
         """The JSON text of an explanation."""
         response: pb.ExplainResponse = await self._call(self._stub.Explain, request)
         return response.json
+
+    async def history(self, request: pb.HistoryRequest) -> pb.HistoryResponse:
+        """One part of what changed since a time."""
+        return await self._call(self._stub.History, request)
+
+    async def audit(self, seq: int = 0) -> pb.AuditResponse:
+        """Entries of the audit trail from `seq` on."""
+        return await self._call(self._stub.Audit, pb.AuditRequest(seq=seq))
 
     async def _call(
         self, method: Callable[..., Awaitable[T]], request: Any, deadline_s: float = DEADLINE_S

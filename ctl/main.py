@@ -31,6 +31,7 @@ COMMANDS = {
     "release": ("force", "end a force, or a manual failback"),
     "status": ("status", "members, leader, revisions, alarms, each resolver's lag"),
     "health": ("health", "verdicts with every region's vote and evidence"),
+    "history": ("history", "what changed, with its clock; what operators did, verified"),
     "explain": ("explain", "why a client gets the answer that it gets"),
     "simulate": ("simulate", "answers and load shares under a what-if, nothing touched"),
     "test": ("expect", "evaluate and prove expectations on routing"),

@@ -53,6 +53,11 @@ def ago(since: float, now: float | None = None) -> str:
     return span(max(0.0, (time.time() if now is None else now) - since))
 
 
+def clock(at: float) -> str:
+    """A Unix time as local date and time with milliseconds."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) + f".{round(at % 1 * 1000):03d}"
+
+
 def span(seconds: float) -> str:
     """A length of time in one unit: 350ms, 12s, 4m, 3h, 9d."""
     if seconds < 1:

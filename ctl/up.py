@@ -28,7 +28,7 @@ from gtm.etcd import EtcdOptions
 from gtm.v1 import operator_pb2 as pb
 
 from . import diff, files, ground, ready, show
-from .client import Client
+from .client import Client, user
 from .ground import Ports
 from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, LIVED_S, LogFile, Part, Supervisor
 
@@ -336,6 +336,8 @@ class Up:
                 resources=json.dumps(resources | files.expected(reading)),
                 allow_mass_change=self._settings.allow_mass_change,
                 request_id=uuid.uuid4().hex,
+                who=user(),
+                why="gtm up",
             )
         )
         problems = files.located(response.problems, reading)

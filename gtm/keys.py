@@ -22,6 +22,9 @@ IDS = ROOT + "ids/"
 FORCES = ROOT + "forces/"
 VERDICTS = ROOT + "verdicts/"
 ALARMS = ROOT + "alarms/"
+AUDIT = ROOT + "audit/"
+AUDIT_HEAD = AUDIT + "head"
+HISTORY = ROOT + "history/"
 COORDINATORS = ROOT + "members/coordinators/"
 AGENTS = ROOT + "members/agents/"
 LEADERS = ROOT + "leaders/"
@@ -80,6 +83,41 @@ def verdict(check: str, address: str, port: int) -> str:
 def alarm(alarm_id: str) -> str:
     """An alarm that stands."""
     return ALARMS + alarm_id
+
+
+AUDIT_DIGITS = 16
+"""Digits of an entry's number in its key, so that keys come in order."""
+AUDIT_BLOCK = 100
+"""Entries whose keys share a prefix (`audit_block`)."""
+
+
+def audit(seq: int) -> str:
+    """An entry of the audit trail, numbered from 1."""
+    return f"{AUDIT}{seq:0{AUDIT_DIGITS}d}"
+
+
+def audit_block(seq: int) -> str:
+    """The prefix of the keys of all entries in the block of `seq`."""
+    return audit(seq)[:-2]
+
+
+HISTORY_MS = 10**6
+"""Milliseconds of the history whose keys share a prefix (`history_part`)."""
+
+
+def history(time_ms: int, seq: int) -> str:
+    """An entry of the history: when it was decided (Unix milliseconds), and a number."""
+    return f"{HISTORY}{time_ms:013d}-{seq:06d}"
+
+
+def history_part(time_ms: int) -> str:
+    """The prefix of the keys of all entries in the `HISTORY_MS` that hold `time_ms`."""
+    return f"{HISTORY}{time_ms:013d}"[:-6]
+
+
+def history_ms(key: str) -> int:
+    """When the entry of a key was decided; ValueError for another key."""
+    return int(key.removeprefix(HISTORY).partition("-")[0])
 
 
 def coordinator(member: str) -> str:

@@ -173,12 +173,13 @@ class Force(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class VoteRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A region's vote as it was when the verdict last changed."""
+    """A region's vote as it was when the verdict last changed; `since` (Unix) is when it turned."""
 
     vote: Vote
     streak: int = 0
     reason: str = ""
     rtt_us: int = 0
+    since: float = 0.0
 
 
 class VerdictRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -250,3 +251,73 @@ class AlarmRecord(Struct, frozen=True, kw_only=True):
 
     text: str
     since: float
+
+
+class AuditChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One resource or force that an operator created, updated or deleted.
+
+    `before` and `after` are JSON; where an entry has no room for them they are left out, and only
+    their digests (BLAKE2b of 128 bits, hexadecimal) tell what they were.
+    """
+
+    action: Literal["create", "update", "delete"]
+    kind: str
+    name: str
+    before: str = ""
+    after: str = ""
+    before_digest: str = ""
+    after_digest: str = ""
+
+
+class AuditEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`audit/<seq>`: who changed what, when (Unix) and why; `more` changes found no room.
+
+    `previous` is the hash of the entry before, `hash` that of this one (`gtm.audit`).
+    """
+
+    seq: int = 0
+    time: float
+    who: str
+    what: str
+    why: str = ""
+    changes: tuple[AuditChange, ...] = ()
+    more: int = 0
+    previous: str = ""
+    hash: str = ""
+
+
+class AuditHead(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`audit/head`: the last entry and its hash; the first one kept, and the hash before that."""
+
+    seq: int = 0
+    hash: str = ""
+    first: int = 0
+    before_first: str = ""
+
+
+HistoryKind = Literal["verdict", "address", "pool", "route", "region"]
+
+
+class HistoryEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`history/<time>-<seq>`: what changed, and the clock of that change, all in Unix seconds.
+
+    `target` is CHECK/ADDRESS/PORT for a verdict, POOL/ADDRESS for an address in a pool, POOL,
+    INSTANCE/RULE or region:NAME. `detected` is when the first failed probe behind it ended (0: no
+    failure is behind it), `votes` when the vote of each region that says so turned, `time` when it
+    was decided, `committed` when the store had it, at `revision`, and `served` when each resolver
+    told that it serves that. `committed` and `served` are read off the leader's clock; the others
+    are ages on its monotonic clock, reckoned from it.
+    """
+
+    time: float
+    kind: HistoryKind
+    target: str
+    before: str
+    after: str
+    why: str = ""
+    detected: float = 0.0
+    votes: dict[str, float] = field(default_factory=dict)
+    revision: int = 0
+    committed: float = 0.0
+    served: dict[str, float] = field(default_factory=dict)
+    leader: str = ""

@@ -44,6 +44,7 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
     )
     if command == "apply":
         parser.add_argument("--yes", action="store_true", help="don't ask")
+        parser.add_argument("--why", default="", metavar="TEXT", help="the reason, for the audit")
     client.add_flags(parser)
 
 
@@ -90,6 +91,8 @@ def _request(args: argparse.Namespace, reading: Reading) -> pb.ApplyRequest:
         atomic=args.atomic,
         allow_mass_change=args.allow_mass_change,
         request_id=uuid.uuid4().hex,
+        who=client.user(),
+        why=getattr(args, "why", ""),
     )
 
 

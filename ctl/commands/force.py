@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import time
 from typing import Any
 
@@ -64,7 +63,7 @@ async def _force(args: argparse.Namespace) -> int:
         target=args.target,
         action=args.action,
         tier=args.tier,
-        who=_who(),
+        who=client.user(),
         why=args.why,
         for_s=0.0 if args.keep else _lasts_s(args.lasts),
     )
@@ -78,7 +77,7 @@ async def _force(args: argparse.Namespace) -> int:
 
 
 async def _release(args: argparse.Namespace) -> int:
-    request = pb.ReleaseRequest(target=args.target, who=_who(), why=args.why)
+    request = pb.ReleaseRequest(target=args.target, who=client.user(), why=args.why)
     async with client.Client.of(args) as asked:
         released = await asked.release(request)
     ended = released.force if released.HasField("force") else None
@@ -97,13 +96,6 @@ async def _release(args: argparse.Namespace) -> int:
     if released.failback:
         print(f"{args.target}: the first available tier takes over")
     return 0
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        return "unknown"
 
 
 def _lasts_s(text: str | None) -> float:

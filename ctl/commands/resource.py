@@ -41,6 +41,7 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
         parser.description = "delete a resource that nothing else names"
         parser.add_argument("name", metavar="NAME")
         parser.add_argument("--allow-mass-change", action="store_true")
+        parser.add_argument("--why", default="", metavar="TEXT", help="the reason, for the audit")
         parser.add_argument("-o", dest="form", choices=("table", "json"), default="table")
     client.add_flags(parser)
 
@@ -102,6 +103,8 @@ async def _delete(args: argparse.Namespace) -> int:
         name=args.name,
         allow_mass_change=args.allow_mass_change,
         request_id=uuid.uuid4().hex,
+        who=client.user(),
+        why=args.why,
     )
     async with client.Client.of(args) as asked:
         response = await asked.delete(request)

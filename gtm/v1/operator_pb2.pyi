@@ -31,20 +31,24 @@ class Problem(_message.Message):
     def __init__(self, severity: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., path: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("resources", "prune", "atomic", "allow_mass_change", "request_id", "generation")
+    __slots__ = ("resources", "prune", "atomic", "allow_mass_change", "request_id", "generation", "who", "why")
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     PRUNE_FIELD_NUMBER: _ClassVar[int]
     ATOMIC_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MASS_CHANGE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
     resources: str
     prune: bool
     atomic: bool
     allow_mass_change: bool
     request_id: str
     generation: int
-    def __init__(self, resources: _Optional[str] = ..., prune: bool = ..., atomic: bool = ..., allow_mass_change: bool = ..., request_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+    who: str
+    why: str
+    def __init__(self, resources: _Optional[str] = ..., prune: bool = ..., atomic: bool = ..., allow_mass_change: bool = ..., request_id: _Optional[str] = ..., generation: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class Change(_message.Message):
     __slots__ = ("action", "kind", "name", "before", "after")
@@ -107,16 +111,20 @@ class GetResponse(_message.Message):
     def __init__(self, resources: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("kind", "name", "allow_mass_change", "request_id")
+    __slots__ = ("kind", "name", "allow_mass_change", "request_id", "who", "why")
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MASS_CHANGE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
     kind: str
     name: str
     allow_mass_change: bool
     request_id: str
-    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., allow_mass_change: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+    who: str
+    why: str
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., allow_mass_change: bool = ..., request_id: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ForceRequest(_message.Message):
     __slots__ = ("target", "action", "tier", "who", "why", "for_s")
@@ -177,6 +185,40 @@ class StandingForce(_message.Message):
     since: float
     until: float
     def __init__(self, target: _Optional[str] = ..., action: _Optional[str] = ..., tier: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., since: _Optional[float] = ..., until: _Optional[float] = ...) -> None: ...
+
+class HistoryRequest(_message.Message):
+    __slots__ = ("target", "since", "cursor")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    since: float
+    cursor: int
+    def __init__(self, target: _Optional[str] = ..., since: _Optional[float] = ..., cursor: _Optional[int] = ...) -> None: ...
+
+class HistoryResponse(_message.Message):
+    __slots__ = ("entries", "next")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedScalarFieldContainer[str]
+    next: int
+    def __init__(self, entries: _Optional[_Iterable[str]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class AuditRequest(_message.Message):
+    __slots__ = ("seq",)
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    def __init__(self, seq: _Optional[int] = ...) -> None: ...
+
+class AuditResponse(_message.Message):
+    __slots__ = ("head", "entries", "next")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    head: str
+    entries: _containers.RepeatedScalarFieldContainer[str]
+    next: int
+    def __init__(self, head: _Optional[str] = ..., entries: _Optional[_Iterable[str]] = ..., next: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -84,6 +84,16 @@ class OperatorStub(object):
                 request_serializer=gtm_dot_v1_dot_operator__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=gtm_dot_v1_dot_operator__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.History = channel.unary_unary(
+                '/gtm.v1.Operator/History',
+                request_serializer=gtm_dot_v1_dot_operator__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=gtm_dot_v1_dot_operator__pb2.HistoryResponse.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_unary(
+                '/gtm.v1.Operator/Audit',
+                request_serializer=gtm_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
+                response_deserializer=gtm_dot_v1_dot_operator__pb2.AuditResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer(object):
@@ -157,6 +167,20 @@ class OperatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def History(self, request, context):
+        """What changed since a time, with the clock of each change; part by part.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """The audit trail part by part, to be verified by whoever asks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +233,16 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=gtm_dot_v1_dot_operator__pb2.ExplainRequest.FromString,
                     response_serializer=gtm_dot_v1_dot_operator__pb2.ExplainResponse.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=gtm_dot_v1_dot_operator__pb2.HistoryRequest.FromString,
+                    response_serializer=gtm_dot_v1_dot_operator__pb2.HistoryResponse.SerializeToString,
+            ),
+            'Audit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=gtm_dot_v1_dot_operator__pb2.AuditRequest.FromString,
+                    response_serializer=gtm_dot_v1_dot_operator__pb2.AuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -481,6 +515,60 @@ class Operator(object):
             '/gtm.v1.Operator/Explain',
             gtm_dot_v1_dot_operator__pb2.ExplainRequest.SerializeToString,
             gtm_dot_v1_dot_operator__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gtm.v1.Operator/History',
+            gtm_dot_v1_dot_operator__pb2.HistoryRequest.SerializeToString,
+            gtm_dot_v1_dot_operator__pb2.HistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gtm.v1.Operator/Audit',
+            gtm_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
+            gtm_dot_v1_dot_operator__pb2.AuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

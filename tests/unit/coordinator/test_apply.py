@@ -234,7 +234,7 @@ async def test_a_set_beyond_one_transaction_goes_as_a_chain(bench: Any, helpers:
 @pytest.fixture
 def short_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transactions of few operations, so that a small set is a chain."""
-    monkeypatch.setattr(plan, "MAX_OPS", 5)
+    monkeypatch.setattr(plan, "MAX_LINK_OPS", 24)
 
 
 @pytest.mark.usefixtures("short_links")

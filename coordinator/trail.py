@@ -1,0 +1,151 @@
+"""Writes the audit trail: no change of an operator's without its entry, in the same transaction.
+
+An entry is placed after the head as it was read, and the transaction compares that; whoever loses
+reads again. The trail is bounded: each entry beyond `MAX_ENTRIES` takes the oldest one away, whose
+hash the head remembers, so that what is left verifies (`gtm.audit`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gtm import codec, keys
+from gtm.audit import sealed
+from gtm.state import AuditChange, AuditEntry, AuditHead
+from gtm.store import Compare, Delete, Op, Put, Store
+from gtm.telemetry import transition
+
+from .plan import Change
+
+MAX_ENTRIES = 100_000
+"""Entries that are kept."""
+MAX_CHANGES = 1_000
+"""Changes that one entry names; of further ones it says how many there are."""
+MAX_TEXT_BYTES = 64 << 10
+"""What an entry has of its changes' JSON; the rest is there as digests alone."""
+MAX_CHARS = 500
+"""Characters of `who` and `why`."""
+MAX_TRIES = 16
+
+log = logging.getLogger("coordinator")
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Where the next entry goes: the head as read, its mod_revision, and the oldest entry's hash.
+
+    `oldest` is "" where the trail has room.
+    """
+
+    head: AuditHead
+    revision: int
+    oldest: str = ""
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """What an entry tells: who did what, why, and the changes."""
+
+    who: str
+    what: str
+    why: str = ""
+    changes: tuple[AuditChange, ...] = ()
+    more: int = 0
+
+
+class Trail:
+    """The trail in the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        wall_s: Callable[[], float] = time.time,
+        *,
+        most: int = MAX_ENTRIES,
+    ) -> None:
+        self._store, self._wall_s, self._most = store, wall_s, most
+
+    async def place(self) -> Place:
+        """Where the next entry goes. Raises StoreError."""
+        item = await self._store.get(keys.AUDIT_HEAD)
+        if item is None:
+            return Place(head=AuditHead(), revision=0)
+        head = codec.decode(item.value, AuditHead)
+        oldest = ""
+        if head.first and head.seq - head.first + 1 >= self._most:
+            first = await self._store.get(keys.audit(head.first))
+            oldest = "" if first is None else codec.decode(first.value, AuditEntry).hash
+        return Place(head=head, revision=item.mod_revision, oldest=oldest)
+
+    def entry(self, at: Place, said: Said) -> tuple[Compare, tuple[Op, ...]]:
+        """What a transaction compares and writes so that the entry stands with it."""
+        entry, head = sealed(
+            AuditEntry(
+                time=self._wall_s(),
+                who=_plain(said.who) or "unknown",
+                what=said.what,
+                why=_plain(said.why),
+                changes=said.changes,
+                more=said.more,
+            ),
+            at.head,
+        )
+        ops: list[Op] = [Put(keys.audit(entry.seq), codec.encode(entry))]
+        if at.oldest:
+            ops.append(Delete(keys.audit(head.first)))
+            head = replace(head, first=head.first + 1, before_first=at.oldest)
+        ops.append(Put(keys.AUDIT_HEAD, codec.encode(head)))
+        return Compare(keys.AUDIT_HEAD, "mod", "=", at.revision), tuple(ops)
+
+    async def note(self, said: Said) -> None:
+        """An entry by itself, of what changed nothing in the store. Raises StoreError."""
+        for _ in range(MAX_TRIES):
+            compare, ops = self.entry(await self.place(), said)
+            if (await self._store.txn([compare], ops)).succeeded:
+                return
+        transition(log, "an entry of the audit trail found no place", logging.WARNING)
+
+
+def changes(found: Sequence[Change]) -> tuple[tuple[AuditChange, ...], int]:
+    """Changes of resources as an entry tells them, and how many found no room."""
+    return bounded(
+        AuditChange(
+            action=one.action, kind=one.kind, name=one.name, before=one.before, after=one.after
+        )
+        for one in found
+    )
+
+
+def bounded(found: Iterable[AuditChange]) -> tuple[tuple[AuditChange, ...], int]:
+    """The changes with digests, their texts while there is room, and how many are left out."""
+    told: list[AuditChange] = []
+    left, more = MAX_TEXT_BYTES, 0
+    for one in found:
+        if len(told) >= MAX_CHANGES:
+            more += 1
+            continue
+        size = len(one.before) + len(one.after)
+        fits = size <= left
+        left -= size if fits else 0
+        told.append(
+            replace(
+                one,
+                before=one.before if fits else "",
+                after=one.after if fits else "",
+                before_digest=_digest(one.before),
+                after_digest=_digest(one.after),
+            )
+        )
+    return tuple(told), more
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest() if text else ""
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)[:MAX_CHARS].strip()
