@@ -22,6 +22,7 @@ from gtm.v1 import agent_pb2 as pb
 from gtm.v1.agent_pb2_grpc import AgentsServicer
 
 from . import metrics
+from .callers import Denied, caller_of, misfit
 from .election import Membership
 from .events import AgentFound, AgentLost
 from .judge import Judge
@@ -123,6 +124,8 @@ class Gateway(AgentsServicer):
             )
         if not _ID.fullmatch(hello.agent_id):
             raise _refused(f"{hello.agent_id!r} is no agent id: letters, digits, - _ . or :")
+        if wrong := misfit(caller_of(context), hello.region, hello.agent_id):
+            raise Denied(grpc.StatusCode.PERMISSION_DENIED, "region", wrong)
         if len(hello.capabilities) > MAX_CAPABILITIES:
             raise _refused(f"{len(hello.capabilities)} capabilities; {MAX_CAPABILITIES} are taken")
         families = [able for able in hello.capabilities if able.startswith("family:")]

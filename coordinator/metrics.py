@@ -60,3 +60,11 @@ HISTORY = Counter("gtm_coordinator_history_entries_total", "Entries written to t
 HISTORY_DROPPED = Counter(
     "gtm_coordinator_history_dropped_total", "Changes that waited in vain for their commit"
 )
+REFUSED_CALLS = Counter(
+    "gtm_coordinator_refused_calls_total",
+    "Calls that were refused because of who made them",
+    ["reason"],
+)
+HANDSHAKES = Counter(
+    "gtm_coordinator_refused_handshakes_total", "Links that TLS refused", ["reason"]
+)

@@ -26,7 +26,7 @@ from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorServicer
 from gtm.view import View
 
-from . import plan, planner, wire
+from . import callers, plan, planner, wire
 from .apply import Applier, Busy, Outcome
 from .behind import with_votes
 from .chronicle import MAX_AGE_S
@@ -187,7 +187,7 @@ class Operator(OperatorServicer):
                 request.target,
                 request.action,
                 tier=request.tier,
-                who=request.who,
+                who=callers.who(context, request.who),
                 why=request.why,
                 for_s=request.for_s,
             )
@@ -202,7 +202,7 @@ class Operator(OperatorServicer):
         """End a force, a hold of the guard or a manual failback."""
         try:
             released = await self._overrides.release(
-                request.target, who=request.who, why=request.why
+                request.target, who=callers.who(context, request.who), why=request.why
             )
         except Unfit as unfit:
             raise Refused(Code.INVALID_ARGUMENT, str(unfit)) from None

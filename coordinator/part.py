@@ -28,10 +28,12 @@ from gtm.ports import Policy
 from gtm.state import CoordinatorMember
 from gtm.store import Event, Store
 from gtm.telemetry import HttpDoor, transition
+from gtm.tls_files import Files
 from gtm.v1 import agent_pb2, agent_pb2_grpc, operator_pb2, operator_pb2_grpc
 from gtm.view import Changes, View
 
 from .apply import Applier
+from .callers import Callers, Refusals
 from .chronicle import Chronicle
 from .election import Election, Leadership, Membership
 from .engine import Engine
@@ -49,6 +51,7 @@ from .sets import names_of
 from .settings import Settings
 from .standing import Standing, StoreHealth
 from .status import Members, Status
+from .tokens import Tokens
 
 START_PATIENCE_S = 5.0
 """How long a coordinator waits for etcd before it gives up its start."""
@@ -60,6 +63,7 @@ log = logging.getLogger("coordinator")
 
 async def run(settings: Settings, policy: Policy, stop: asyncio.Event) -> None:
     """Run a coordinator until `stop` is set. Raises StartError for what a user must mend."""
+    links.chosen(_tls(settings), insecure=settings.insecure, what=f"gRPC on {settings.grpc}")
     store = connect(
         EtcdOptions(
             endpoints=settings.etcd,
@@ -88,6 +92,10 @@ async def run(settings: Settings, policy: Policy, stop: asyncio.Event) -> None:
         await store.close()
 
 
+def _tls(settings: Settings) -> links.Tls:
+    return links.Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
+
+
 class Coordinator:
     """Every part of one coordinator, wired; `close` ends what `start` began."""
 
@@ -95,6 +103,8 @@ class Coordinator:
         self._settings, self._store = settings, store
         self.port = 0
         self.http_port = 0
+        self.files: Files | None = None
+        """The certificates of the gRPC doors; None in the clear."""
         self.leadership = Leadership(lambda: self.publisher.wake())
         self.publisher = Publisher(
             store,
@@ -120,7 +130,10 @@ class Coordinator:
         self._forces = Table(store, keys.FORCES, self._forced)
         self._membership = Membership(store, lambda key: key.startswith(keys.agent(self.id, "")))
         self._members = Members(store, self._membership.seen)
-        self._server = links.server()
+        self._tokens = Tokens(settings.tokens)
+        self.refusals = Refusals()
+        """Calls refused for who made them; give it the audit trail."""
+        self._server = links.server(Callers(self._tokens, self.refusals, clear=not _tls(settings)))
         self._health = HealthServicer()
         self._store_health = StoreHealth(store)
         standing = Standing(
@@ -149,8 +162,7 @@ class Coordinator:
         settings = self._settings
         if settings.resolver and not is_server(settings.resolver):
             raise StartError(f"--resolver {settings.resolver!r} is not ADDRESS:PORT", 2)
-        tls = links.Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
-        self.port = links.listen(self._server, settings.grpc, tls, insecure=settings.insecure)
+        self._listen()
         if settings.http:
             host, _, port = settings.http.rpartition(":")
             if not port.isdecimal():
@@ -184,6 +196,19 @@ class Coordinator:
             http=self.http_port,
             version=gtm.__version__,
         )
+
+    def _listen(self) -> None:
+        """Bind the door for everybody with a certificate, and the one for tokens."""
+        settings, server = self._settings, self._server
+        tls = _tls(settings)
+        self.files = Files(tls, log) if tls else None
+        shown = self.files or tls
+        self.port = links.listen(server, settings.grpc, shown, insecure=settings.insecure)
+        if settings.operators:
+            if self.files is None or not settings.tokens:
+                raise StartError("--operators wants --tokens, --ca, --cert and --key", 2)
+            self._tokens.load()
+            links.listen(server, settings.operators, shown, certified=False)
 
     def _flattener(self) -> Flattener:
         return Flattener(

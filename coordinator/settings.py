@@ -38,7 +38,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     geo: Annotated[tuple[str, ...], _doc("files in MaxMind format, for explain")] = ()
-    ca: Annotated[str, _doc("PEM file: whose certificates clients must show")] = ""
+    ca: Annotated[
+        str, _doc("PEM file: the authority that agents, resolvers and operators have")
+    ] = ""
     cert: Annotated[str, _doc("PEM file: the certificate of the gRPC door")] = ""
     key: Annotated[str, _doc("PEM file: its key")] = ""
     guard_share: Annotated[
@@ -50,7 +52,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     guard_hold: Annotated[Duration, _doc("how long a verdict must persist to end a hold")] = (
         Duration(Brake().hold_ms)
     )
-    insecure: Annotated[bool, _doc("gRPC in the clear beyond loopback")] = False
+    insecure: Annotated[bool, _doc("gRPC in the clear; everybody may do everything")] = False
+    operators: Annotated[
+        str,
+        _doc("host:port of a further door, for operators who show a token; empty: none"),
+    ] = ""
+    tokens: Annotated[str, _doc("file of their tokens' hashes, as gtm ca token prints them")] = ""
 
     def brake(self) -> Brake:
         """How the guard brakes; every coordinator should be told the same."""

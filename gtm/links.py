@@ -1,18 +1,22 @@
-"""gRPC links between parts: channels and servers with matching keepalives, TLS or loopback only.
+"""gRPC links between parts: channels and servers with matching keepalives, mutual TLS.
 
-Decides who may speak in the clear: loopback always, others only with `insecure`.
+Decides who may speak in the clear: who was told so by name (`chosen`), and never beyond loopback
+without. Who may do what on a link is `coordinator.callers`' business.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
+import logging
+from typing import Any
 
 import grpc
 import grpc.aio
-from msgspec import Struct
 
 from gtm.errors import StartError
+from gtm.tls_files import Files, Tls, read
+
+__all__ = ["Tls", "channel", "chosen", "is_address", "is_loopback", "listen", "server"]
 
 KEEPALIVE_MS = 20_000
 """A client pings a quiet link this often; not under 5 s (facts of gRPC servers)."""
@@ -46,24 +50,24 @@ _SERVER = [
 ]
 
 
-class Tls(Struct, frozen=True, kw_only=True):
-    """Paths of PEM files, "" where there is none; without any of them the link is in the clear."""
-
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.ca or self.cert or self.key)
+_log = logging.getLogger("links")
 
 
-def _read(path: str) -> bytes | None:
-    if not path:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise StartError(f"cannot read {path}: {error.strerror}") from error
+def chosen(tls: Tls, *, insecure: bool, what: str) -> Tls:
+    """`tls`, whole; or none where `insecure` says so. StartError (2) for anything between.
+
+    `what` is the link in words, for the sentence.
+    """
+    if insecure and tls:
+        raise StartError(f"{what}: --insecure and certificates exclude each other", 2)
+    missing = [f"--{name}" for name in ("ca", "cert", "key") if not getattr(tls, name)]
+    if missing and not insecure:
+        raise StartError(
+            f"{what} wants mutual TLS: give --ca, --cert and --key (gtm ca issue makes them; "
+            f"missing: {', '.join(missing)}), or --insecure for a link in the clear",
+            2,
+        )
+    return tls
 
 
 def is_loopback(address: str) -> bool:
@@ -91,7 +95,8 @@ def channel(address: str, tls: Tls, *, insecure: bool = False) -> grpc.aio.Chann
     if not is_address(address):
         raise StartError(f"{address!r} is not HOST:PORT such as 127.0.0.1:7400", 2)
     if tls:
-        credentials = grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.cert))
+        pems = read(tls)
+        credentials = grpc.ssl_channel_credentials(pems.ca, pems.key, pems.cert)
         return grpc.aio.secure_channel(address, credentials, options=_CLIENT)
     if not insecure and not is_loopback(address):
         raise StartError(
@@ -102,26 +107,29 @@ def channel(address: str, tls: Tls, *, insecure: bool = False) -> grpc.aio.Chann
     return grpc.aio.insecure_channel(address, options=_CLIENT)
 
 
-def server() -> grpc.aio.Server:
+def server(*interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
     """A server whose keepalive rules match `channel`'s; add services, then `listen`."""
-    return grpc.aio.server(options=_SERVER)
+    return grpc.aio.server(options=_SERVER, interceptors=interceptors)
 
 
-def listen(server: grpc.aio.Server, address: str, tls: Tls, *, insecure: bool = False) -> int:
+def listen(
+    server: grpc.aio.Server,
+    address: str,
+    tls: Tls | Files,
+    *,
+    insecure: bool = False,
+    certified: bool = True,
+) -> int:
     """Bind `server` to `host:port`; returns the port. StartError where that can't or must not be.
 
-    With `tls.ca` clients must show a certificate that it signed.
+    `certified`: clients must show a certificate that the authority of `tls` has signed. The files
+    are read again when they have changed, before a handshake; links that stand are not touched.
     """
+    if isinstance(tls, Tls) and tls:
+        tls = Files(tls, _log)
     try:
-        if tls:
-            cert, key = _read(tls.cert), _read(tls.key)
-            if cert is None or key is None:
-                raise StartError("TLS needs both --cert and --key", 2)
-            ca = _read(tls.ca)
-            credentials = grpc.ssl_server_credentials(
-                [(key, cert)], root_certificates=ca, require_client_auth=ca is not None
-            )
-            port = server.add_secure_port(address, credentials)
+        if isinstance(tls, Files):
+            port = server.add_secure_port(address, _reloading(tls, certified))
         else:
             if not insecure and not is_loopback(address):
                 raise StartError(
@@ -138,3 +146,31 @@ def listen(server: grpc.aio.Server, address: str, tls: Tls, *, insecure: bool = 
     if port == 0:
         raise StartError(f"cannot listen on {address} for gRPC; choose another")
     return int(port)
+
+
+def _reloading(files: Files, certified: bool) -> Any:
+    """Server credentials that follow the files."""
+
+    def configuration() -> Any:
+        pems = files.pems
+        return grpc.ssl_server_certificate_configuration(
+            [(pems.key, pems.cert)], root_certificates=pems.ca if certified else None
+        )
+
+    shown = files.pems
+    first = configuration()
+
+    def newer() -> Any:
+        nonlocal shown
+        try:
+            if (now := files.pems) is shown:
+                return None
+            shown = now
+            return configuration()
+        except Exception:  # in a thread of gRPC's: what it was goes on
+            _log.exception("certificates stay as they were")
+            return None
+
+    return grpc.dynamic_ssl_server_credentials(
+        first, newer, require_client_authentication=certified
+    )
