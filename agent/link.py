@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 from msgspec import Struct
 
+from gtm import tls_files
 from gtm.errors import StartError
 from gtm.links import Tls, channel
 from gtm.telemetry import transition
@@ -43,6 +44,13 @@ SILENT_HEARTBEATS = 3
 """A coordinator unheard for so many heartbeats is given up."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 3.0
 """Between streams: doubling, and each time multiplied by something in 0.5 .. 1."""
+
+REFUSING = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
+"""Codes by which a coordinator says that it does not want this agent."""
 
 log = logging.getLogger("agent")
 
@@ -169,7 +177,7 @@ class Link:
                 self._note(f"refused: {error}")
                 backoff = LAST_BACKOFF_S
             except (Ended, StartError, ValueError) as error:
-                self._note(str(error))
+                self._note("; ".join(filter(None, (str(error), tls_files.hint(self._tls)))))
             except Exception as error:  # a shell: whatever it is, the agent goes on
                 log.error("link to %s", self.address, exc_info=error)
             finally:
@@ -193,6 +201,7 @@ class Link:
             )
 
     async def _session(self) -> None:
+        files = tls_files.stamp(self._tls)
         async with channel(self.address, self._tls, insecure=self._insecure) as wire:
             call = AgentsStub(wire).Connect()  # type: ignore[no-untyped-call]
             try:
@@ -206,7 +215,7 @@ class Link:
             if first is grpc.aio.EOF:
                 raise await _end(call)
             self._welcome(first)
-            jobs = (self._read(call), self._write(call), self._watch())
+            jobs = (self._read(call), self._write(call), self._watch(), self._renewed(files))
             tasks = [asyncio.create_task(job) for job in jobs]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -241,6 +250,13 @@ class Link:
         ) > 0:
             await asyncio.sleep(left_ms / 1000)
         raise Ended(f"nothing heard for {patience_ms} ms")
+
+    async def _renewed(self, files: tls_files.Stamp) -> None:
+        """Ended once there are new certificates: the next stream shows them."""
+        if not self._tls:
+            await asyncio.Event().wait()
+        await tls_files.changed(self._tls, files)
+        raise Ended("our certificates are new: the next stream shows them")
 
     # ---- down ----------------------------------------------------------------------------------
 
@@ -376,6 +392,6 @@ async def _end(call: Any) -> Exception:
     """Why a call ended, in words."""
     code, details = await call.code(), await call.details()
     words = f"{code.name.lower().replace('_', ' ')}: {details}" if details else code.name.lower()
-    if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED):
+    if code in REFUSING:
         return Refused(details or words)
     return Ended(words)

@@ -9,12 +9,16 @@ import resource
 import socket
 import uuid
 
+from prometheus_client import REGISTRY, CollectorRegistry
+
 import gtm
 from gtm.errors import StartError
 from gtm.forms import label
-from gtm.links import Tls, channel
+from gtm.links import Tls, channel, chosen
 from gtm.names import Names, is_server
 from gtm.telemetry import HttpDoor, transition
+from gtm.tls_files import Files
+from gtm.tls_meter import CertificateMeter
 
 from .link import Hello
 from .named import by_name
@@ -96,9 +100,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         capabilities=(*types(), *_families(), NAMED),
         incarnation=uuid.uuid4().hex,
     )
-    tls = Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
     if not settings.coordinators:
         raise StartError("an agent needs a coordinator: give --coordinators", 2)
+    tls = chosen(
+        Tls(ca=settings.ca, cert=settings.cert, key=settings.key),
+        insecure=settings.insecure,
+        what=f"the link to {', '.join(settings.coordinators)}",
+    )
+    files = {"grpc": Files(tls, log)} if tls else {}
     for address in settings.coordinators:  # what is wrong with the link is said now, not later
         await channel(address, tls, insecure=settings.insecure).close()
     host, _, port = settings.http.rpartition(":")
@@ -117,7 +126,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         by_name(Names(settings.resolver)),
     )
     uplink = Uplink(settings.coordinators, hello, results, runner, tls, settings.insecure)
-    door = HttpDoor(uplink.trouble)
+    registry = CollectorRegistry()
+    for source in (REGISTRY, CertificateMeter("agent", lambda: files)):
+        registry.register(source)
+    door = HttpDoor(uplink.trouble, registry)
     bound = await door.start(host.strip("[]"), int(port))
     try:
         uplink.start()

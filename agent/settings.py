@@ -24,7 +24,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ca: Annotated[str, Meta(description="PEM file: authority of the coordinators")] = ""
     cert: Annotated[str, Meta(description="PEM file: certificate shown to coordinators")] = ""
     key: Annotated[str, Meta(description="PEM file: its key")] = ""
-    insecure: Annotated[bool, Meta(description="allow links in the clear beyond loopback")] = False
+    insecure: Annotated[bool, Meta(description="links in the clear, without certificates")] = False
     resolver: Annotated[
         str,
         Meta(

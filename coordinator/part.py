@@ -29,6 +29,7 @@ from gtm.state import CoordinatorMember
 from gtm.store import Event, Store
 from gtm.telemetry import HttpDoor, transition
 from gtm.tls_files import Files
+from gtm.tls_meter import CertificateMeter
 from gtm.v1 import agent_pb2, agent_pb2_grpc, operator_pb2, operator_pb2_grpc
 from gtm.view import Changes, View
 
@@ -103,8 +104,8 @@ class Coordinator:
         self._settings, self._store = settings, store
         self.port = 0
         self.http_port = 0
-        self.files: Files | None = None
-        """The certificates of the gRPC doors; None in the clear."""
+        self.files: dict[str, Files] = {}
+        """The certificates of the gRPC doors and of the links to etcd, those that have TLS."""
         self.leadership = Leadership(lambda: self.publisher.wake())
         self.publisher = Publisher(
             store,
@@ -139,7 +140,9 @@ class Coordinator:
         standing = Standing(
             self.engine, self.publisher, self._store_health, lambda: self.replicas, self.not_ready
         )
-        self._door = HttpDoor(self.not_ready, standing.registry())
+        registry = standing.registry()
+        registry.register(CertificateMeter("coordinator", lambda: self.files))
+        self._door = HttpDoor(self.not_ready, registry)
         self._policy = policy
         self._stack = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -200,12 +203,14 @@ class Coordinator:
     def _listen(self) -> None:
         """Bind the door for everybody with a certificate, and the one for tokens."""
         settings, server = self._settings, self._server
-        tls = _tls(settings)
-        self.files = Files(tls, log) if tls else None
-        shown = self.files or tls
+        etcd = links.Tls(ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key)
+        for use, tls in (("grpc", _tls(settings)), ("etcd", etcd)):
+            if tls:
+                self.files[use] = Files(tls, log)
+        shown = self.files.get("grpc", links.Tls())
         self.port = links.listen(server, settings.grpc, shown, insecure=settings.insecure)
         if settings.operators:
-            if self.files is None or not settings.tokens:
+            if "grpc" not in self.files or not settings.tokens:
                 raise StartError("--operators wants --tokens, --ca, --cert and --key", 2)
             self._tokens.load()
             links.listen(server, settings.operators, shown, certified=False)

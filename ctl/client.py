@@ -17,9 +17,12 @@ import grpc
 import grpc.aio
 
 from gtm.errors import GtmError, StartError, UnreachableError
-from gtm.links import SPOKEN, Tls, channel
+from gtm.links import SPOKEN, Tls, channel, chosen
+from gtm.tls_files import hint
 from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorStub
+
+from .beside import beside_up
 
 T = TypeVar("T")
 
@@ -44,16 +47,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         ("--ca", "GTM_CA", "", "PEM file: whom to trust"),
         ("--cert", "GTM_CERT", "", "PEM file: our certificate"),
         ("--key", "GTM_KEY", "", "PEM file: its key"),
+        ("--token", "GTM_TOKEN", "", "in the place of a certificate; better as a variable"),
     ):
         shown = f" ({variable}, default {default})" if default else f" ({variable})"
         value = os.environ.get(variable) or default
-        metavar = "ADDR" if flag == "--server" else "FILE"
+        metavar = {"--server": "ADDR", "--token": "TOKEN"}.get(flag, "FILE")
         group.add_argument(flag, metavar=metavar, default=value, help=text + shown)
     group.add_argument(
         "--insecure",
         action="store_true",
         default=os.environ.get("GTM_INSECURE", "").lower() in ("1", "true", "yes", "on"),
-        help="allow a link in the clear beyond loopback (GTM_INSECURE)",
+        help="a link in the clear, without certificates (GTM_INSECURE)",
     )
 
 
@@ -71,19 +75,30 @@ class Client:
     Calls raise UnreachableError (nobody answered), AnswerNo (refused) or StartError (wrong use).
     """
 
-    def __init__(self, address: str, tls: Tls | None = None, *, insecure: bool = False) -> None:
+    def __init__(
+        self, address: str, tls: Tls | None = None, *, insecure: bool = False, token: str = ""
+    ) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
             raise StartError(f"--server {address!r} is not HOST:PORT such as {DEFAULT_SERVER}", 2)
         self.address = address
-        self._channel = channel(address, tls or Tls(), insecure=insecure)
+        self._tls = tls or Tls()
+        self._channel = channel(address, self._tls, insecure=insecure)
+        self._shown = (("authorization", f"Bearer {token}"),) if token else ()
         self._stub = OperatorStub(self._channel)  # type: ignore[no-untyped-call]
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Client:
         """The client that `add_flags` described."""
         tls = Tls(ca=args.ca, cert=args.cert, key=args.key)
-        return cls(args.server, tls, insecure=args.insecure)
+        if args.token:
+            if args.insecure or not tls.ca:
+                raise StartError("--token wants --ca: a token in the clear is anybody's", 2)
+        elif not tls and not args.insecure and (found := beside_up(args.server, os.environ)):
+            tls = found
+        else:
+            chosen(tls, insecure=args.insecure, what=f"the link to {args.server}")
+        return cls(args.server, tls, insecure=args.insecure, token=args.token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -138,7 +153,8 @@ class Client:
     async def watch(self, filter_: str = "") -> AsyncIterator[pb.WatchVerdictsResponse]:
         """Verdicts as they are, then as they change, until the link breaks."""
         try:
-            async for message in self._stub.WatchVerdicts(pb.ListVerdictsRequest(filter=filter_)):
+            asked = pb.ListVerdictsRequest(filter=filter_)
+            async for message in self._stub.WatchVerdicts(asked, metadata=self._shown):
                 yield message
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from None
@@ -160,7 +176,7 @@ class Client:
         self, method: Callable[..., Awaitable[T]], request: Any, deadline_s: float = DEADLINE_S
     ) -> T:
         try:
-            return await method(request, timeout=deadline_s)
+            return await method(request, timeout=deadline_s, metadata=self._shown)
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from None
 
@@ -172,8 +188,9 @@ class Client:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED if spoken and said:
                 return UnreachableError(said)
             case grpc.StatusCode.UNAVAILABLE:
+                why = hint(self._tls) or _why(said, bool(self._tls))
                 return UnreachableError(
-                    f"could not reach a coordinator at {self.address} ({_why(said)}); "
+                    f"could not reach a coordinator at {self.address} ({why}); "
                     "start one (gtm up, gtm coordinator) or name one with --server"
                 )
             case grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -198,9 +215,15 @@ class Client:
         return AnswerNo(said or f"the coordinator answered {error.code().name}")
 
 
-def _why(said: str) -> str:
+def _why(said: str, tls: bool) -> str:
     """The telling part of gRPC's words about a link that could not be made."""
-    for words in ("Connection refused", "SSL", "CERTIFICATE", "DNS resolution failed"):
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"its certificate is not one that --ca stands for: {said.rpartition(': ')[2][:120]}"
+    if "Socket closed" in said and tls:
+        return "it closed the link: our certificate may not be one that it takes"
+    if "Socket closed" in said or "recvmsg" in said:
+        return "it closed the link: it may want TLS, see --ca, --cert and --key"
+    for words in ("Connection refused", "SSL", "DNS resolution failed"):
         if words in said:
-            return {"SSL": "TLS failed", "CERTIFICATE": "TLS failed"}.get(words, words.lower())
+            return {"SSL": "TLS failed"}.get(words, words.lower())
     return said.rpartition(": ")[2][:120] or "no answer"

@@ -224,7 +224,7 @@ class Demo:
         async def listed() -> list[str]:
             from .commands.health import vote_word
 
-            async with Client(self._running.server) as client:
+            async with Client(self._running.server, self._running.tls) as client:
                 verdicts = (await client.verdicts()).verdicts
             return [
                 vote_word(vote)
@@ -237,7 +237,7 @@ class Demo:
 
     def _answers(self) -> bool:
         async def answers() -> bool:
-            async with Client(self._running.server) as client:
+            async with Client(self._running.server, self._running.tls) as client:
                 try:
                     return bool((await client.status()).coordinator_id)
                 except UnreachableError:

@@ -35,6 +35,7 @@ COMMANDS = {
     "explain": ("explain", "why a client gets the answer that it gets"),
     "simulate": ("simulate", "answers and load shares under a what-if, nothing touched"),
     "test": ("expect", "evaluate and prove expectations on routing"),
+    "ca": ("ca", "make an authority, issue and renew certificates, draw tokens"),
     "geo": ("geo", "compare geo files, and put one in place by the resolvers' own check"),
     "version": ("version", "print the version"),
 }
@@ -98,7 +99,7 @@ def _run(arguments: list[str]) -> int:
 def _split(arguments: list[str]) -> tuple[str, list[str]]:
     """The command, and all other arguments; options may stand before the command."""
     top = Parser(prog="gtm", add_help=False, allow_abbrev=False)
-    for flag in ("--server", "--ca", "--cert", "--key", "-o"):
+    for flag in ("--server", "--ca", "--cert", "--key", "--token", "-o"):
         top.add_argument(flag, default=None)
     top.add_argument("--insecure", action="store_true", default=None)
     top.add_argument("-h", "--help", action="store_true")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gtm.errors import StartError
 
+from .beside import FOLDER, operator
 from .digs import free_port
 from .ground import Ports, dns_address
 from .supervised import PARENT
@@ -52,6 +53,10 @@ class Running:
         self.data = folder / "data"
         ports = free_ports(max(len(regions), 3), resolvers, at)
         self.server = ports.grpc
+        self.tls = operator(self.data / FOLDER)
+        """The operator's certificate for it."""
+        self.environ = {"GTM_SERVER": ports.grpc, "GTM_DATA_DIR": str(self.data)}
+        """Variables by which a command finds it."""
         self.http = ports.http
         self.ports = ports
         self.dns = tuple(ports.dns(number) for number in range(resolvers))

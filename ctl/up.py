@@ -25,12 +25,15 @@ from gtm.config import Reading
 from gtm.embedded import EmbeddedEtcd
 from gtm.errors import RefusedError, StartError
 from gtm.etcd import EtcdOptions
+from gtm.links import Tls
 from gtm.v1 import operator_pb2 as pb
 
 from . import diff, files, ground, ready, show
+from .beside import OPERATOR
 from .client import Client, user
 from .ground import Ports
 from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, LIVED_S, LogFile, Part, Supervisor
+from .up_tls import Trust
 
 T = TypeVar("T")
 
@@ -69,6 +72,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     etcd_ca: Annotated[str, Meta(description="PEM file of who signed etcd's certificate")] = ""
     etcd_cert: Annotated[str, Meta(description="PEM file of the certificate shown to etcd")] = ""
     etcd_key: Annotated[str, Meta(description="PEM file of its key")] = ""
+    insecure: Annotated[
+        bool, Meta(description="no certificates: gRPC and an etcd of its own in the clear")
+    ] = False
     geo: Annotated[
         tuple[str, ...], Meta(description="MaxMind-format files; default: the embedded one")
     ] = ()
@@ -137,6 +143,7 @@ class Up:
         self._directory = Path(settings.data_dir)
         self._etcd: EmbeddedEtcd | None = None
         self._supervisor: Supervisor | None = None
+        self._trust = None if settings.insecure else Trust(self._directory)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -162,7 +169,8 @@ class Up:
         )
         ports.check(embedded=not settings.etcd)
         self._stack.enter_context(ground.claim(self._directory))
-        endpoints = settings.etcd or (f"127.0.0.1:{ports.etcd[0]}",)
+        scheme = "https" if self._trust else "http"
+        endpoints = settings.etcd or (f"{scheme}://127.0.0.1:{ports.etcd[0]}",)
         if settings.etcd:
             await ground.reach(self._etcd_options())
         self._supervisor = supervisor = Supervisor(self._directory, show.warn)
@@ -171,15 +179,22 @@ class Up:
         agents = [supervisor.start(part) for part in self._agents(ports, names)]
         broken = asyncio.create_task(supervisor.broken())
         self._tasks.append(broken)
+        trust, tls = self._trust, Tls()
+        if trust is not None:  # the parts import meanwhile, and read their files behind the gate
+            await asyncio.to_thread(trust.prepare, ports.grpc, names, ports.resolvers)
+            tls = trust.tls(OPERATOR)
+            self._tasks.append(asyncio.create_task(trust.keep()))
         if not settings.etcd:
             await ready.unless(broken, self._own_etcd(ports))
         for door in doors:
             door.gate.set()
-        async with Client(ports.grpc) as client:
+        async with Client(ports.grpc, tls) as client:
             stored = await ready.unless(broken, ready.answering(client))
             if not names:
                 names = stored or DEFAULT_REGIONS
                 ground.regions(names)
+                if trust is not None:
+                    trust.agents(names)
                 agents = [supervisor.start(part) for part in self._agents(ports, names)]
             self._tell_places(ports, names, endpoints)
             regions: dict[str, Any] = {
@@ -245,8 +260,12 @@ class Up:
     async def _own_etcd(self, ports: Ports) -> None:
         log = LogFile(self._directory / "logs" / "etcd.log")
         self._stack.callback(log.close)
-        self._etcd = EmbeddedEtcd(self._directory / "etcd", *ports.etcd, on_line=log.write)
+        data, trust = self._directory / "etcd", self._trust
+        tls = trust.etcd if trust else None
+        self._etcd = EmbeddedEtcd(data, *ports.etcd, on_line=log.write, tls=tls)
         await self._etcd.start()
+        if trust is not None:
+            await trust.users(self._etcd.endpoint)
 
     def _etcd_options(self) -> EtcdOptions:
         given = self._settings
@@ -269,13 +288,17 @@ class Up:
             for name in ("etcd_user", "etcd_ca", "etcd_cert", "etcd_key")
             if (value := getattr(given, name))
         ]
+        own = self._trust if not given.etcd else None
         secret = {"GTM_ETCD_PASSWORD": given.etcd_password} if given.etcd_password else {}
         geo = [f"--geo={','.join(given.geo)}"] if given.geo else []
         doors = ["--id=coordinator", f"--grpc={ports.grpc}", f"--http={ports.http}"]
         parts = [
             Part(
                 name="coordinator",
-                arguments=("coordinator", *etcd, *geo, *doors, *self._resolver()),
+                arguments=(
+                    *("coordinator", *etcd, *geo, *doors, *self._resolver()),
+                    *self._links("coordinator", own),
+                ),
                 environ=secret,
             )
         ]
@@ -290,9 +313,15 @@ class Up:
                 f"--data-dir={self._directory / name}",
                 *geo,
                 *etcd,
+                *self._links(name, own),
             ]
             parts.append(Part(name=name, arguments=tuple(arguments), environ=secret))
         return parts
+
+    def _links(self, name: str, etcd: Trust | None = None) -> list[str]:
+        """How a part shows who it is, to others and to our `etcd`."""
+        flags = self._trust.flags(name) if self._trust else ["--insecure"]
+        return [*flags, *(etcd.flags(name, "etcd-") if etcd else ())]
 
     def _resolver(self) -> list[str]:
         """Whom those parts ask that resolve names."""
@@ -310,6 +339,7 @@ class Up:
                     f"--coordinators={ports.grpc}",
                     f"--http={ports.agent(number)}",
                     *self._resolver(),
+                    *self._links(f"agent-{name}"),
                 ),
             )
             for number, name in enumerate(names)

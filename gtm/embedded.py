@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 from collections import deque
@@ -24,7 +25,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from msgspec import Struct
+
 from .errors import StartError
+from .tls_files import Tls
 
 HOST = "127.0.0.1"
 QUOTA_BYTES = 4 << 30
@@ -55,6 +59,13 @@ except OSError as error:
 """
 
 
+class EtcdTls(Struct, frozen=True, kw_only=True):
+    """Certificates of an etcd that speaks TLS alone: its own, and one that asks for its health."""
+
+    server: Tls
+    client: Tls
+
+
 class EmbeddedEtcd:
     """A supervised etcd: `async with EmbeddedEtcd(dir, 7379, 7380) as etcd: etcd.endpoint`.
 
@@ -70,8 +81,10 @@ class EmbeddedEtcd:
         binary: Path | None = None,
         start_s: float = START_S,
         on_line: Callable[[bytes], None] = lambda _: None,
+        tls: EtcdTls | None = None,
     ) -> None:
-        self.endpoint = f"http://{HOST}:{client_port}"
+        self.endpoint = f"{'https' if tls else 'http'}://{HOST}:{client_port}"
+        self._tls = tls
         self.data_dir = Path(data_dir)
         self._ports = (client_port, peer_port)
         self._binary = binary
@@ -107,7 +120,7 @@ class EmbeddedEtcd:
         lock = await locked(self.data_dir)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *command(binary, arguments(self.data_dir, *self._ports)),
+                *command(binary, arguments(self.data_dir, *self._ports, self._tls)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -121,7 +134,8 @@ class EmbeddedEtcd:
         self._reader = asyncio.get_running_loop().create_task(self._read_log())
         try:
             async with asyncio.timeout(self._start_s):
-                while not await healthy(self._ports[0]):
+                asking = _asking(self._tls.client) if self._tls else None
+                while not await healthy(self._ports[0], asking):
                     if self._process.returncode is not None:
                         raise await self._died()
                     await asyncio.sleep(POLL_S)
@@ -212,13 +226,16 @@ def _none_found() -> Path:
     )
 
 
-def arguments(data_dir: Path, client_port: int, peer_port: int) -> Sequence[str]:
-    """The command line of a one-member etcd.
+def arguments(
+    data_dir: Path, client_port: int, peer_port: int, tls: EtcdTls | None = None
+) -> Sequence[str]:
+    """The command line of a one-member etcd, in the clear unless there is `tls`.
 
     The election timeout of 500 ms (five heartbeats) makes a lone member lead soon after a start
     and leaves leases of one second possible.
     """
-    client, peer = f"http://{HOST}:{client_port}", f"http://{HOST}:{peer_port}"
+    scheme = "https" if tls else "http"
+    client, peer = f"{scheme}://{HOST}:{client_port}", f"{scheme}://{HOST}:{peer_port}"
     flags = {
         "name": "gtm",
         "data-dir": str(data_dir),
@@ -236,6 +253,14 @@ def arguments(data_dir: Path, client_port: int, peer_port: int) -> Sequence[str]
         "log-outputs": "stderr",
         "log-level": "warn",
     }
+    for prefix in ("", "peer-") if tls else ():
+        assert tls is not None
+        flags |= {
+            f"{prefix}trusted-ca-file": tls.server.ca,
+            f"{prefix}cert-file": tls.server.cert,
+            f"{prefix}key-file": tls.server.key,
+            f"{prefix}client-cert-auth": "true",
+        }
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
@@ -300,11 +325,17 @@ def command(binary: Path, flags: Sequence[str]) -> list[str]:
     return [*launcher, str(os.getpid()), str(binary), *flags]
 
 
-async def healthy(port: int) -> bool:
+def _asking(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.load_cert_chain(tls.cert, tls.key)
+    return context
+
+
+async def healthy(port: int, tls: ssl.SSLContext | None = None) -> bool:
     """Whether the etcd on `port` can answer linearizable requests; a full quota does not count."""
     try:
         async with asyncio.timeout(1.0):
-            reader, writer = await asyncio.open_connection(HOST, port)
+            reader, writer = await asyncio.open_connection(HOST, port, ssl=tls)
             try:
                 request = f"GET /health?exclude=NOSPACE HTTP/1.0\r\nHost: {HOST}\r\n\r\n"
                 writer.write(request.encode())

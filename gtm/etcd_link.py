@@ -22,6 +22,7 @@ from . import etcd_meters
 from .errors import OutcomeUnknown, StartError, StoreUnavailable
 from .etcd_errors import Meaning, meaning, refusal
 from .etcd_options import Endpoint, EtcdOptions, credentials, endpoint
+from .tls_files import Tls, flaw, read, stamp
 from .v1 import etcd_pb2 as pb
 
 MAX_MESSAGE_BYTES = 64 << 20
@@ -119,6 +120,8 @@ class Link:
         self.options = options
         self.endpoints = tuple(endpoint(text, secure=secure) for text in options.endpoints)
         self.closed = False
+        self._tls = Tls(ca=options.ca, cert=options.cert, key=options.key)
+        self._files = stamp(self._tls)
         self._credentials = credentials(options) if any(e.secure for e in self.endpoints) else None
         self._at = random.randrange(len(self.endpoints))
         self._wires: dict[Endpoint, _Wire] = {}
@@ -149,8 +152,22 @@ class Link:
             ("grpc.enable_http_proxy", 0),
         ]
         if to.secure:
+            self._renew()
             return grpc.aio.secure_channel(to.target, self._credentials, options=arguments)
         return grpc.aio.insecure_channel(to.target, options=arguments)
+
+    def _renew(self) -> None:
+        """Show new certificates on channels from now on; what does not fit together is not new.
+
+        Channels that stand go on: etcd asks for a certificate when a connection begins.
+        """
+        if (now := stamp(self._tls)) == self._files:
+            return
+        try:
+            if not flaw(read(self._tls)):
+                self._credentials, self._files = credentials(self.options), now
+        except StartError:
+            pass  # being replaced
 
     async def metadata(self, channel: Any, timeout_s: float) -> tuple[tuple[str, str], ...]:
         """What every call carries: `hasleader`, and the token, fetched over `channel` if needed.

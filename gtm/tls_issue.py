@@ -23,6 +23,8 @@ from gtm.tls_identity import Identity, parse
 
 BACKDATED_S = 300.0
 """A certificate begins so long before it is made: clocks differ."""
+ETCD_USERS = ("coordinator", "resolver")
+"""Kinds that etcd knows by name: gtm-coordinator and gtm-resolver."""
 SERVERS = ("coordinator", "etcd")
 """Kinds that others connect to; their certificates carry names and addresses."""
 
@@ -157,6 +159,12 @@ def signed(pem: bytes, by: bytes) -> bool:
 
 
 def _common_name(identity: Identity) -> str:
+    """What etcd may take for a user's name: two users for two kinds of part, and nobody else's.
+
+    A name that somebody chose never stands alone here, for one could choose `root`.
+    """
+    if identity.kind in ETCD_USERS:
+        return f"gtm-{identity.kind}"
     parts = (identity.kind, identity.region, identity.name)
     return " ".join(part for part in parts if part)[:64]
 

@@ -26,9 +26,11 @@ import gtm
 from gtm import etcd_meters
 from gtm.errors import StartError
 from gtm.etcd import EtcdOptions, connect
-from gtm.links import Tls
+from gtm.links import Tls, chosen
 from gtm.store import Store
 from gtm.telemetry import HttpDoor, transition
+from gtm.tls_files import Files
+from gtm.tls_meter import CertificateMeter
 from gtm.v1 import operator_pb2
 from gtm.view import Changes, View
 
@@ -59,6 +61,12 @@ _log = logging.getLogger("resolver")
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises StartError for what a user must mend."""
+    if settings.coordinators:
+        chosen(
+            _tls(settings),
+            insecure=settings.insecure,
+            what=f"the link to {', '.join(settings.coordinators)}",
+        )
     store = connect(
         EtcdOptions(
             endpoints=settings.etcd,
@@ -85,6 +93,14 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
             await resolver.open(stack)
             await stop.wait()
             transition(_log, "stopping", id=resolver.id)
+
+
+def _tls(settings: Settings) -> Tls:
+    return Tls(ca=settings.ca, cert=settings.cert, key=settings.key)
+
+
+def _etcd_tls(settings: Settings) -> Tls:
+    return Tls(ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key)
 
 
 class Resolver:
@@ -127,10 +143,15 @@ class Resolver:
             self.writer = SnapshotWriter(self.snapshot, self.follower.good)
         self.reporter = Reporter(
             settings.coordinators,
-            Tls(ca=settings.ca, cert=settings.cert, key=settings.key),
+            _tls(settings),
             self.report,
             insecure=settings.insecure,
         )
+        self.files = {
+            use: Files(tls, _log)
+            for use, tls in (("grpc", _tls(settings)), ("etcd", _etcd_tls(settings)))
+            if tls
+        }
         self.addresses: tuple[str, ...] = settings.listen
         self._not_ready = not_ready(self.serving)
 
@@ -140,6 +161,7 @@ class Resolver:
         registry = CollectorRegistry()
         registry.register(self.meters)
         registry.register(etcd_meters.REGISTRY)
+        registry.register(CertificateMeter("resolver", lambda: self.files))
         ProcessCollector(registry=registry)
         door = HttpDoor(self.unready, registry)
         host, port = endpoint(self.settings.http, "http")

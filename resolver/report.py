@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import grpc
 import grpc.aio
 
+from gtm import tls_files
 from gtm.errors import StartError
 from gtm.links import Tls, channel
 from gtm.telemetry import transition
@@ -31,9 +32,11 @@ _log = logging.getLogger("resolver")
 class Link:
     """One coordinator that is told: its task, and the coordinators that it named."""
 
-    def __init__(self, address: str, to: grpc.aio.Channel) -> None:
+    def __init__(self, address: str, to: grpc.aio.Channel, files: tls_files.Stamp) -> None:
         self.address = address
         self.channel = to
+        self.files = files
+        """The state of the certificates that it shows."""
         self.changed = asyncio.Event()
         self.named: tuple[str, ...] = ()
         self.reached: bool | None = None
@@ -86,9 +89,24 @@ class Reporter:
         )
 
     def _add(self, address: str) -> None:
-        link = Link(address, channel(address, self._tls, insecure=self._insecure))
+        link = Link(address, *self._opened(address))
         link.task = asyncio.get_running_loop().create_task(self._keep_telling(link))
         self.links[address] = link
+
+    def _opened(self, address: str) -> tuple[grpc.aio.Channel, tls_files.Stamp]:
+        files = tls_files.stamp(self._tls)
+        return channel(address, self._tls, insecure=self._insecure), files
+
+    async def _renew(self, link: Link) -> None:
+        """Show new certificates from the next report on; what can't be read changes nothing."""
+        try:
+            if tls_files.flaw(tls_files.read(self._tls)):
+                return
+            former = link.channel
+            link.channel, link.files = self._opened(link.address)
+        except StartError:
+            return
+        await former.close()
 
     async def _keep_telling(self, link: Link) -> None:
         """Tell for ever; a defect is logged and costs one report, not all that follow."""
@@ -100,13 +118,16 @@ class Reporter:
             await asyncio.sleep(PERIOD_S)
 
     async def _tell(self, link: Link) -> None:
-        stub = operator_pb2_grpc.ReplicasStub(link.channel)  # type: ignore[no-untyped-call]
         while True:
             link.changed.clear()
+            if tls_files.stamp(self._tls) != link.files:
+                await self._renew(link)
+            stub = operator_pb2_grpc.ReplicasStub(link.channel)  # type: ignore[no-untyped-call]
             try:
                 answer = await stub.Report(self._report(), timeout=TIMEOUT_S, wait_for_ready=True)
             except grpc.aio.AioRpcError as error:
-                self._note(link, error.details() or error.code().name)
+                said = error.details() or error.code().name
+                self._note(link, "; ".join(filter(None, (said, tls_files.hint(self._tls)))))
             else:
                 self._note(link, "")
                 link.named = tuple(answer.coordinators)

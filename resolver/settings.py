@@ -39,7 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ca: Annotated[str, Meta(description="PEM file of who signed the coordinators")] = ""
     cert: Annotated[str, Meta(description="PEM file of the certificate shown to them")] = ""
     key: Annotated[str, Meta(description="PEM file of its key")] = ""
-    insecure: Annotated[bool, Meta(description="report in the clear beyond loopback")] = False
+    insecure: Annotated[bool, Meta(description="report in the clear, without certificates")] = False
     geo: Annotated[
         tuple[str, ...],
         Meta(description="MaxMind-format files, the first that knows a client goes first"),
