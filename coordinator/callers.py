@@ -23,7 +23,9 @@ import grpc.aio
 from msgspec import Struct
 
 from gtm import links
+from gtm.grpc_log import Failure
 from gtm.telemetry import transition
+from gtm.tls_files import life
 from gtm.tls_identity import Role, allows, parse
 
 from . import metrics
@@ -64,12 +66,16 @@ log = logging.getLogger("coordinator")
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who calls; `kind` is `anybody` in the clear. `until`: Unix time of the certificate's end."""
+    """Who calls; `kind` is `anybody` in the clear.
+
+    `since` and `until` are the certificate's life as Unix time; 0 without one.
+    """
 
     name: str = ""
     kind: Who = "anybody"
     role: Role | None = None
     region: str = ""
+    since: float = 0.0
     until: float = 0.0
 
     def who(self, said: str = "") -> str:
@@ -143,6 +149,9 @@ class Refusals:
     def note(self, refusal: Refusal) -> None:
         """A call was refused."""
         metrics.REFUSED_CALLS.labels(refusal.reason).inc()
+        self._once(refusal)
+
+    def _once(self, refusal: Refusal) -> None:
         known = refusal.who or refusal.peer.rpartition(":")[0]  # a port is no caller
         key, now = (known, refusal.method, refusal.sentence), self._monotonic()
         if now - self._told.get(key, -AGAIN_S) < AGAIN_S:
@@ -161,6 +170,12 @@ class Refusals:
             why=refusal.sentence,
         )
         self.audit(refusal)
+
+    def handshake(self, failure: Failure) -> None:
+        """A TLS handshake failed; TLS does not say whose."""
+        metrics.HANDSHAKES.labels(failure.reason).inc()
+        sentence = f"it showed {failure.shown}"
+        self._once(Refusal(who="", peer="", method="TLS", reason=failure.reason, sentence=sentence))
 
 
 class Callers(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -301,14 +316,14 @@ def _certified(uris: tuple[bytes, ...], pem: bytes) -> Caller:
         raise Denied(grpc.StatusCode.UNAUTHENTICATED, "identity", str(error)) from None
     if identity.kind == "etcd":
         raise _denied("kind", "an etcd may not call a coordinator")
-    from gtm.tls_files import until  # links in the clear never need it
-
+    since, until = life(pem)
     return Caller(
         name=identity.name,
         kind=identity.kind,
         role=identity.role,
         region=identity.region,
-        until=until(pem),
+        since=since,
+        until=until,
     )
 
 

@@ -46,6 +46,7 @@ from .events import (
     Tick,
 )
 from .evidence import Evidence
+from .expiry import Certificate, expiring
 from .forces import Forces
 from .guard import Brake
 from .latency import Latency
@@ -82,6 +83,8 @@ class Engine:
         )
         self._known_ms: dict[str, int] = {}  # pools never published, and since when we know them
         self._now = Now(0, 0.0)
+        self.certificates: tuple[Certificate, ...] = ()
+        """Those in use, for alarms; whoever sees them keeps this up to date."""
 
     # ---- events ------------------------------------------------------------------------------
 
@@ -246,6 +249,7 @@ class Engine:
                 self._resources, self._targets, self._verdicts.pending, self.regions()
             )
             holding |= self._brakes.conditions()
+            holding |= expiring(self.certificates, now.wall_s)
             effects += self._alarms.update(holding, now)
         return effects
 

@@ -75,6 +75,7 @@ class Gateway(AgentsServicer):
         """One agent's stream, from its hello to its end."""
         try:
             stream = Stream(await self._hello(context), self._judge.handle)
+            stream.caller = caller_of(context)
             self._admit(stream)
         except Ended as ended:
             await self._refuse(context, ended)

@@ -66,5 +66,7 @@ REFUSED_CALLS = Counter(
     ["reason"],
 )
 HANDSHAKES = Counter(
-    "gtm_coordinator_refused_handshakes_total", "Links that TLS refused", ["reason"]
+    "gtm_coordinator_failed_handshakes_total",
+    "TLS handshakes that failed, of links to us and of ours to etcd",
+    ["reason"],
 )

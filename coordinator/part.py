@@ -19,7 +19,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 import gtm
-from gtm import codec, keys, links
+from gtm import codec, grpc_log, keys, links
 from gtm.errors import GtmError, StartError, StoreDenied, StoreError
 from gtm.etcd import connect
 from gtm.etcd_options import EtcdOptions
@@ -39,6 +39,7 @@ from .chronicle import Chronicle
 from .election import Election, Leadership, Membership
 from .engine import Engine
 from .events import Resolved
+from .expiry import Certificate
 from .flatten import Flattener
 from .gateway import Gateway
 from .judge import Judge
@@ -58,6 +59,9 @@ START_PATIENCE_S = 5.0
 """How long a coordinator waits for etcd before it gives up its start."""
 GRACE_S = 0.5
 """For calls under way when the coordinator stops."""
+
+CERTIFICATES_S = 10.0
+"""How often it is looked which certificates are in use."""
 
 log = logging.getLogger("coordinator")
 
@@ -189,6 +193,7 @@ class Coordinator:
         self._begin(self.chronicle.run())
         self._begin(self.election.run())
         self._begin(self._store_health.run())
+        self._begin(self._look_at_certificates())
         self._begin(self._flattener().run())
         await self._server.start()
         transition(
@@ -202,6 +207,12 @@ class Coordinator:
 
     def _listen(self) -> None:
         """Bind the door for everybody with a certificate, and the one for tokens."""
+        loop = asyncio.get_running_loop()
+
+        def told(failure: grpc_log.Failure) -> None:
+            loop.call_soon_threadsafe(self.refusals.handshake, failure)
+
+        grpc_log.on_failure = told
         settings, server = self._settings, self._server
         etcd = links.Tls(ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key)
         for use, tls in (("grpc", _tls(settings)), ("etcd", etcd)):
@@ -214,6 +225,26 @@ class Coordinator:
                 raise StartError("--operators wants --tokens, --ca, --cert and --key", 2)
             self._tokens.load()
             links.listen(server, settings.operators, shown, certified=False)
+
+    async def _look_at_certificates(self) -> None:
+        """Tell the engine which certificates are in use: ours, and those of agents that stream."""
+        while True:
+            found = []
+            for use, files in self.files.items():
+                files.refresh()
+                for of, (begins, ends) in files.lives().items():
+                    whose = f"{of} of coordinator {self.id} for {use}"
+                    found.append(Certificate(group=self.id, whose=whose, begins=begins, ends=ends))
+            for stream in self.gateway.streams:
+                one = stream.caller
+                if one.until:
+                    found.append(
+                        Certificate(
+                            group="agents", whose=str(one), begins=one.since, ends=one.until
+                        )
+                    )
+            self.engine.certificates = tuple(found)
+            await asyncio.sleep(CERTIFICATES_S)
 
     def _flattener(self) -> Flattener:
         return Flattener(

@@ -19,6 +19,7 @@ from gtm.v1 import agent_pb2 as pb
 
 from . import columns, metrics
 from .assignment import Assignment, UsedUp
+from .callers import ANYBODY
 from .delay import Delay
 from .events import Digest, Frame, Incoming
 from .views import Assigned
@@ -57,6 +58,8 @@ class Stream:
         self.agent: str = hello.agent_id
         self.version: str = hello.version
         self.since = time.time()
+        self.caller = ANYBODY
+        """Whose certificate the link has."""
         self.assignment = Assignment(hello.capabilities)
         self.results = 0
         self.refused = 0

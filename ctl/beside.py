@@ -20,8 +20,18 @@ PLACE = "coordinator.address"
 """The file that says for which coordinator it is."""
 
 
+_started: dict[str, Tls] = {}
+
+
+def know(server: str, tls: Tls) -> None:
+    """Remember the files for a `gtm up` that this process has started itself."""
+    _started[server] = tls
+
+
 def beside_up(server: str, environ: Mapping[str, str]) -> Tls | None:
     """The files to show `server` where it is the coordinator of a `gtm up` here; else None."""
+    if server in _started:
+        return _started[server]
     folder = Path(environ.get("GTM_DATA_DIR") or DATA_DIR) / FOLDER
     try:
         place = (folder / PLACE).read_text().strip()

@@ -82,7 +82,8 @@ class Client:
         if not host or not port.isdecimal():
             raise StartError(f"--server {address!r} is not HOST:PORT such as {DEFAULT_SERVER}", 2)
         self.address = address
-        self._tls = tls or Tls()
+        found = None if insecure else beside_up(address, os.environ)
+        self._tls = tls or found or Tls()
         self._channel = channel(address, self._tls, insecure=insecure)
         self._shown = (("authorization", f"Bearer {token}"),) if token else ()
         self._stub = OperatorStub(self._channel)  # type: ignore[no-untyped-call]
@@ -218,7 +219,8 @@ class Client:
 def _why(said: str, tls: bool) -> str:
     """The telling part of gRPC's words about a link that could not be made."""
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return f"its certificate is not one that --ca stands for: {said.rpartition(': ')[2][:120]}"
+        why = said.partition("CERTIFICATE_VERIFY_FAILED: ")[2].partition(":")[0]
+        return f"--ca does not stand for its certificate: {why[:120] or 'verification failed'}"
     if "Socket closed" in said and tls:
         return "it closed the link: our certificate may not be one that it takes"
     if "Socket closed" in said or "recvmsg" in said:

@@ -224,7 +224,7 @@ class Demo:
         async def listed() -> list[str]:
             from .commands.health import vote_word
 
-            async with Client(self._running.server, self._running.tls) as client:
+            async with Client(self._running.server) as client:
                 verdicts = (await client.verdicts()).verdicts
             return [
                 vote_word(vote)
@@ -237,7 +237,7 @@ class Demo:
 
     def _answers(self) -> bool:
         async def answers() -> bool:
-            async with Client(self._running.server, self._running.tls) as client:
+            async with Client(self._running.server) as client:
                 try:
                     return bool((await client.status()).coordinator_id)
                 except UnreachableError:
@@ -315,9 +315,10 @@ def _keep(running: Running, resources: Path) -> None:
     """Leave everything running until SIGINT or SIGTERM."""
     print(
         f"\nIt keeps running until Ctrl-C. Its configuration is {resources}. Try\n"
-        f"  gtm --server {running.server} health\n"
-        f"  gtm --server {running.server} status\n"
-        f"  gtm --server {running.server} explain {NAME} --client 202.96.128.1\n"
+        f"  export {' '.join(f'{name}={text}' for name, text in running.environ.items())}\n"
+        f"  gtm health\n"
+        f"  gtm status\n"
+        f"  gtm explain {NAME} --client 202.96.128.1\n"
         f"  {Question(NAME, '202.96.128.0/24').dig(running.dns[0])}",
         flush=True,
     )

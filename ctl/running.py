@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gtm.errors import StartError
 
-from .beside import FOLDER, operator
+from .beside import FOLDER, know, operator
 from .digs import free_port
 from .ground import Ports, dns_address
 from .supervised import PARENT
@@ -53,8 +53,8 @@ class Running:
         self.data = folder / "data"
         ports = free_ports(max(len(regions), 3), resolvers, at)
         self.server = ports.grpc
-        self.tls = operator(self.data / FOLDER)
-        """The operator's certificate for it."""
+        if "--insecure" not in more:
+            know(self.server, operator(self.data / FOLDER))
         self.environ = {"GTM_SERVER": ports.grpc, "GTM_DATA_DIR": str(self.data)}
         """Variables by which a command finds it."""
         self.http = ports.http

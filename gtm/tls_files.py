@@ -89,11 +89,17 @@ def flaw(pems: Pems) -> str:
     return "" if key.public_key() == shown else "the key is not that of the certificate"
 
 
-def until(pem: bytes) -> float:
-    """When the first certificate in `pem` ends, as Unix time; ValueError where there is none."""
+def life(pem: bytes) -> tuple[float, float]:
+    """When the first certificate in `pem` begins and ends, as Unix time; ValueError without one."""
     from cryptography import x509
 
-    return x509.load_pem_x509_certificates(pem)[0].not_valid_after_utc.timestamp()
+    found = x509.load_pem_x509_certificates(pem)[0]
+    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+
+
+def until(pem: bytes) -> float:
+    """When the first certificate in `pem` ends, as Unix time; ValueError where there is none."""
+    return life(pem)[1]
 
 
 class Files:
@@ -144,15 +150,11 @@ class Files:
         transition(self._log, "certificates read again", until=ends)
         return True
 
-    def ends(self) -> dict[str, float]:
-        """When the certificate and the first of the authorities end, as Unix time, by `use`."""
+    def lives(self) -> dict[str, tuple[float, float]]:
+        """When the certificate (`own`) and the first `authority` begin and end, as Unix time."""
         pems = self._pems
-        found = {}
-        if pems.cert is not None:
-            found["own"] = until(pems.cert)
-        if pems.ca is not None:
-            found["authority"] = until(pems.ca)
-        return found
+        named = (("own", pems.cert), ("authority", pems.ca))
+        return {of: life(pem) for of, pem in named if pem is not None}
 
 
 async def changed(tls: Tls, since: Stamp) -> None:

@@ -33,6 +33,6 @@ class CertificateMeter(Collector):
         )
         for use, files in self._files().items():
             files.refresh()
-            for of, ends in files.ends().items():
+            for of, (_, ends) in files.lives().items():
                 found.add_metric([use, of], ends - time.time())
         yield found

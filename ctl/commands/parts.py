@@ -14,7 +14,7 @@ import signal
 from types import ModuleType
 from typing import Any
 
-from gtm import telemetry
+from gtm import grpc_log, telemetry
 from gtm.settings import add_flags, load
 
 from ..supervised import GATE, follow_parent, wait_gate
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     follow_parent(os.environ)
     flags = vars(args)
     part = flags.pop("part")
+    grpc_log.divert()
     telemetry.setup(flags.pop("log_level"))
     settings = importlib.import_module(f"{part}.settings")
     filled = load(settings.Settings, flags, os.environ)

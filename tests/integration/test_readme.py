@@ -1,5 +1,6 @@
 """The tour of README.md, executed: its commands run, its digs are answered as its comments say."""
 
+import os
 import re
 import shlex
 import shutil
@@ -55,9 +56,10 @@ def gtm(line: str, running: Running | None = None) -> str:
     """Run a command line of the tour that begins with `gtm`."""
     words = shlex.split(line, comments=True)
     assert words[0] == "gtm"
-    more = ["--server", running.server] if running else []
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("GTM_")}
     done = subprocess.run(
-        [sys.executable, "-m", "ctl", *words[1:], *more],
+        [sys.executable, "-m", "ctl", *words[1:]],
+        env=environ | (running.environ if running else {}),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -79,7 +79,7 @@ class System:
 
     def gtm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a client command against it."""
-        return gtm("--server", self.running.server, *arguments)
+        return gtm(*arguments, beside=self.running)
 
     def json(self, *arguments: str) -> Any:
         """What a command says as JSON."""
@@ -88,8 +88,9 @@ class System:
         return json.loads(done.stdout)
 
 
-def gtm(*arguments: str) -> subprocess.CompletedProcess[str]:
+def gtm(*arguments: str, beside: Running) -> subprocess.CompletedProcess[str]:
     environ = {name: text for name, text in os.environ.items() if not name.startswith("GTM_")}
+    environ |= beside.environ
     return subprocess.run(
         [sys.executable, "-m", "ctl", *arguments],
         capture_output=True,
@@ -279,7 +280,7 @@ def test_a_start_that_would_take_much_out_of_service_refuses_itself(tmp_path: Pa
         assert str(caught.value).endswith("--allow-mass-change")
         allowed = Running(tmp_path, config=config, resolvers=1, more=["--allow-mass-change"])
         with allowed:
-            done = gtm("--server", allowed.server, "get", "pool", "a", "-o", "json")
+            done = gtm("get", "pool", "a", "-o", "json", beside=allowed)
     assert len(json.loads(done.stdout)["pools"]["a"]["addresses"]) == 3
 
 

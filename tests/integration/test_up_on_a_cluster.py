@@ -6,6 +6,7 @@ out, what was up stays in; afterwards what changed meanwhile is published.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -101,9 +102,9 @@ class System:
         """Apply a file by the command."""
         return subprocess.run(
             [
-                *(sys.executable, "-m", "ctl", "--server", self.running.server),
-                *("apply", str(config), "--yes"),
+                *(sys.executable, "-m", "ctl", "apply", str(config), "--yes"),
             ],
+            env={**os.environ, **self.running.environ},
             capture_output=True,
             text=True,
             timeout=60,

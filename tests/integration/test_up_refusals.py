@@ -185,4 +185,4 @@ def test_a_part_that_refuses_to_start_says_one_sentence_too(port: int) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "in the clear beyond loopback" in one_sentence(done.stderr)
+    assert "wants mutual TLS: give --ca, --cert and --key" in one_sentence(done.stderr)

@@ -14,7 +14,7 @@ from coordinator.settings import Settings
 from gtm.errors import GtmError
 from gtm.memory import MemoryStore
 
-SETTINGS = Settings(grpc="127.0.0.1:0", http="127.0.0.1:0", id="c1")
+SETTINGS = Settings(grpc="127.0.0.1:0", http="127.0.0.1:0", id="c1", insecure=True)
 
 
 @pytest.fixture
