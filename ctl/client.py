@@ -78,9 +78,7 @@ class Client:
     def __init__(
         self, address: str, tls: Tls | None = None, *, insecure: bool = False, token: str = ""
     ) -> None:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise StartError(f"--server {address!r} is not HOST:PORT such as {DEFAULT_SERVER}", 2)
+        _checked(address)
         self.address = address
         found = None if insecure else beside_up(address, os.environ)
         self._tls = tls or found or Tls()
@@ -91,6 +89,7 @@ class Client:
     @classmethod
     def of(cls, args: argparse.Namespace) -> Client:
         """The client that `add_flags` described."""
+        _checked(args.server)
         tls = Tls(ca=args.ca, cert=args.cert, key=args.key)
         if args.token:
             if args.insecure or not tls.ca:
@@ -214,6 +213,12 @@ class Client:
                     "see its log"
                 )
         return AnswerNo(said or f"the coordinator answered {error.code().name}")
+
+
+def _checked(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise StartError(f"--server {address!r} is not HOST:PORT such as {DEFAULT_SERVER}", 2)
 
 
 def _why(said: str, tls: bool) -> str:

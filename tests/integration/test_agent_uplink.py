@@ -550,7 +550,9 @@ async def test_the_part_probes_real_targets_and_ends_cleanly() -> None:
     coordinator = Coordinator("c1", snapshot(alive, odd))
     await coordinator.start()
     stop = asyncio.Event()
-    settings = Settings(region="r1", coordinators=(coordinator.address,), http="127.0.0.1:0")
+    settings = Settings(
+        region="r1", coordinators=(coordinator.address,), http="127.0.0.1:0", insecure=True
+    )
     part = asyncio.create_task(run(settings, stop))
     await until(lambda: coordinator.streams and len(coordinator.now.rows()) >= 2)
     seen = {
@@ -577,10 +579,15 @@ async def test_the_part_probes_real_targets_and_ends_cleanly() -> None:
 BROKEN = [
     (Settings(region="no region"), "'no region' is no name"),
     (Settings(region="r1", id="-"), "id '-' is not 1 to 128"),
-    (Settings(region="r1", http="7402"), "is not HOST:PORT"),
+    (Settings(region="r1", http="7402", insecure=True), "is not HOST:PORT"),
     (Settings(region="r1", coordinators=()), "needs a coordinator"),
-    (Settings(region="r1", coordinators=("192.0.2.1:7400",)), "would be in the clear"),
-    (Settings(region="r1", ca="/nonexistent/ca.pem"), "cannot read /nonexistent/ca.pem"),
+    (Settings(region="r1"), "the link to 127.0.0.1:7400 wants mutual TLS: give --ca"),
+    (Settings(region="r1", ca="/ca.pem"), r"missing: --cert, --key\)"),
+    (Settings(region="r1", ca="/ca.pem", insecure=True), "exclude each other"),
+    (
+        Settings(region="r1", ca="/nowhere/ca.pem", cert="/nowhere/c.pem", key="/nowhere/k.pem"),
+        "cannot read /nowhere/ca.pem",
+    ),
 ]
 
 

@@ -187,7 +187,11 @@ async def test_what_was_judged_while_etcd_was_away_is_published_on_its_return(
 async def test_the_part_runs_says_ready_and_ends_cleanly(etcd: Any, port: int) -> None:
     http = _free_port()
     settings = Settings(
-        id="c1", grpc=f"127.0.0.1:{port}", http=f"127.0.0.1:{http}", etcd=(etcd.endpoint,)
+        id="c1",
+        grpc=f"127.0.0.1:{port}",
+        http=f"127.0.0.1:{http}",
+        etcd=(etcd.endpoint,),
+        insecure=True,
     )
     stop = asyncio.Event()
     running = asyncio.create_task(run(settings, DirectPolicy(), stop))
@@ -205,7 +209,7 @@ async def test_the_part_runs_says_ready_and_ends_cleanly(etcd: Any, port: int) -
 async def test_a_start_without_etcd_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.part.START_PATIENCE_S", 0.1)
     nowhere = f"127.0.0.1:{_free_port()}"
-    settings = Settings(grpc="127.0.0.1:0", http="", etcd=(nowhere,))
+    settings = Settings(grpc="127.0.0.1:0", http="", etcd=(nowhere,), insecure=True)
     with pytest.raises(StartError, match=r"no etcd answers at .*--etcd") as caught:
         await run(settings, DirectPolicy(), asyncio.Event())
     assert caught.value.status == 3
@@ -217,8 +221,8 @@ async def test_a_taken_port_is_one_sentence(etcd: Any) -> None:
         taken.listen()
         door = f"127.0.0.1:{taken.getsockname()[1]}"
         for settings in (
-            Settings(grpc=door, http="", etcd=(etcd.endpoint,)),
-            Settings(grpc="127.0.0.1:0", http=door, etcd=(etcd.endpoint,)),
+            Settings(grpc=door, http="", etcd=(etcd.endpoint,), insecure=True),
+            Settings(grpc="127.0.0.1:0", http=door, etcd=(etcd.endpoint,), insecure=True),
         ):
             with pytest.raises(StartError, match="cannot listen"):
                 await run(settings, DirectPolicy(), asyncio.Event())
@@ -235,6 +239,7 @@ async def test_a_wrong_password_is_one_sentence(start_etcd: Any) -> None:
         etcd=(etcd.endpoint,),
         etcd_user="root",
         etcd_password="wrong",
+        insecure=True,
     )
     with pytest.raises(StartError, match=r"refuses us .*--etcd-password"):
         await run(settings, DirectPolicy(), asyncio.Event())
