@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gtm.errors import StartError
-from gtm.tls_files import Tls
+from gtm.tls_files import Pems, Tls, flaw
 from gtm.tls_identity import Identity
 from gtm.tls_issue import Pair, Told, authority, common_name, issue, signed, told
 
@@ -42,9 +42,14 @@ class Authority:
         self.folder, self._durable = folder, durable
 
     @property
-    def there(self) -> bool:
-        """Whether both its files are there."""
-        return self._path(CA, "pem").exists() and self._path(CA, "key").exists()
+    def sound(self) -> bool:
+        """Whether both its files are there, belong together, and are good for long."""
+        try:
+            pair = self._pair()
+            wrong = flaw(Pems(cert=pair.cert, key=pair.key))
+            return not wrong and not due(told(pair.cert), time.time())
+        except (StartError, ValueError):
+            return False
 
     def init(self, name: str, *, for_s: float = CA_FOR_S, force: bool = False) -> Told:
         """Make it."""

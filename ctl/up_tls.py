@@ -48,7 +48,7 @@ class Trust:
         authority = self._authority
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        if not authority.there or due(told((self.folder / "ca.pem").read_bytes()), time.time()):
+        if not authority.sound:
             authority.init("Meridian GTM on this machine", force=True)
         self._have("etcd", Identity(kind="etcd", name="etcd"), HOSTS)
         self._have("etcd-root", Identity(kind="etcd", name=ROOT), common_name=ROOT)

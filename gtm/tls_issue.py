@@ -88,6 +88,8 @@ def issue(
     signing = serialization.load_pem_private_key(by.key, None)
     if not isinstance(signing, ec.EllipticCurvePrivateKey) or not _signs(signer):
         raise ValueError("what should sign is no authority of ours")
+    if signing.public_key() != signer.public_key():
+        raise ValueError("the authority's key is not that of its certificate")
     left_s = signer.not_valid_after_utc.timestamp() - now_s
     if left_s <= 0:
         raise ValueError("the authority itself has ended: make a new one")

@@ -1,4 +1,4 @@
-"""What unit tests share: their commands ask stand-ins of a coordinator, which have no certificate."""
+"""What unit tests share: commands ask stand-ins of a coordinator, which have no certificate."""
 
 import pytest
 
