@@ -56,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children exec; it only writes notes
-    if not PARTS & set(arguments):  # parts make lines of their own of what gRPC's core says
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if PARTS & set(arguments):  # they make lines of their own of what gRPC's core says
+        os.environ.pop("GRPC_VERBOSITY", None)
+    else:
+        os.environ["GRPC_VERBOSITY"] = "NONE"
     try:
         return _run(arguments)
     except SystemExit as ended:
