@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from ctl.digs import Question, ask, free_port
 from ctl.main import main
 from gtm.settings import settings
+from tests.certificates import Authority
 
 pytestmark = pytest.mark.integration
 
@@ -121,12 +121,11 @@ class Host:
         self.dns = f"{address}:53" if self.root and _free(address) else f"127.0.0.1:{free_port()}"
         grpc = f"127.0.0.1:{free_port()}"
         self.grpc = grpc
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-        for part in UNITS:
-            made = authority.issue_cert("127.0.0.1", f"{part}.example.internal")
-            made.private_key_pem.write_to_path(str(folder / f"{part}.key"))
-            made.cert_chain_pems[0].write_to_path(str(folder / f"{part}.pem"))
+        authority = Authority(folder)
+        authority.issue("gtm://coordinator/c1", "127.0.0.1", file="coordinator")
+        authority.issue(f"gtm://agent/{INSTANCE['agent']}", file="agent")
+        authority.issue("gtm://resolver/1", file="resolver")
+        authority.issue("gtm://operator/anna?role=admin", file="operator")
         self.http = {part: f"127.0.0.1:{free_port()}" for part in UNITS}
         self.moved = {
             "GTM_GRPC": grpc,
@@ -243,7 +242,7 @@ def test_the_units_commands_become_ready_and_serve_what_ping_finds(
         host.start(part)
     (host.folder / "first.yaml").write_text(CONFIGURATION)
     tls = [f"--{name}={host.folder / file}" for name, file in (
-        ("ca", "ca.pem"), ("cert", "agent.pem"), ("key", "agent.key"))]  # fmt: skip
+        ("ca", "ca.pem"), ("cert", "operator.pem"), ("key", "operator.key"))]  # fmt: skip
     path = str(host.folder / "first.yaml")
     until(
         lambda: main(["apply", path, "--yes", f"--server={host.grpc}", *tls]) == 0,
