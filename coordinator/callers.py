@@ -49,6 +49,7 @@ ROLE_OF: Mapping[str, Role] = {
     "WatchVerdicts": "read",
     "Explain": "read",
     "History": "read",
+    "Audit": "read",
     "Force": "operate",
     "Release": "operate",
     "Apply": "admin",

@@ -70,3 +70,6 @@ HANDSHAKES = Counter(
     "TLS handshakes that failed, of links to us and of ours to etcd",
     ["reason"],
 )
+AUDIT_DROPPED = Counter(
+    "gtm_coordinator_audit_dropped_total", "Refusals that found no room to wait for the audit trail"
+)

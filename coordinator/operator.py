@@ -116,7 +116,7 @@ class Operator(OperatorServicer):
     @_call
     async def Plan(self, request: pb.ApplyRequest, context: Any) -> pb.PlanResponse:
         """What Apply would do."""
-        asked, wrong = _request(request)
+        asked, wrong = _request(request, "")
         if wrong:
             return pb.PlanResponse(problems=wire.problems(wrong))
         found = await self._applier.plan(asked)
@@ -131,7 +131,7 @@ class Operator(OperatorServicer):
     @_call
     async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
         """Make the stored resources those given."""
-        asked, wrong = _request(request)
+        asked, wrong = _request(request, callers.who(context, request.who))
         if wrong:
             return pb.ApplyResponse(problems=wire.problems(wrong))
         return _applied(await self._carried_out(asked))
@@ -152,7 +152,7 @@ class Operator(OperatorServicer):
                 forget=forget,
                 allow_mass_change=request.allow_mass_change,
                 request_id=_id(request.request_id),
-                who=request.who,
+                who=callers.who(context, request.who),
                 why=_why(request.why),
             )
         )
@@ -382,7 +382,7 @@ def _found(now: View, kinds: Iterable[str], name: str) -> dict[str, dict[str, An
     return found
 
 
-def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:
+def _request(request: pb.ApplyRequest, who: str) -> tuple[Request, list[Any]]:
     try:
         data = msgspec.json.decode(request.resources or "{}")
     except ValueError as error:
@@ -398,7 +398,7 @@ def _request(request: pb.ApplyRequest) -> tuple[Request, list[Any]]:
         allow_mass_change=request.allow_mass_change,
         request_id=_id(request.request_id),
         generation=request.generation,
-        who=request.who,
+        who=who,
         why=_why(request.why),
     )
     return asked, wrong

@@ -54,6 +54,7 @@ from .settings import Settings
 from .standing import Standing, StoreHealth
 from .status import Members, Status
 from .tokens import Tokens
+from .trail import Notes, Trail, refused
 
 START_PATIENCE_S = 5.0
 """How long a coordinator waits for etcd before it gives up its start."""
@@ -137,7 +138,9 @@ class Coordinator:
         self._members = Members(store, self._membership.seen)
         self._tokens = Tokens(settings.tokens)
         self.refusals = Refusals()
-        """Calls refused for who made them; give it the audit trail."""
+        """Calls refused for who made them."""
+        self._notes = Notes(Trail(store))
+        self.refusals.audit = lambda refusal: self._notes.note(refused(refusal))
         self._server = links.server(Callers(self._tokens, self.refusals, clear=not _tls(settings)))
         self._health = HealthServicer()
         self._store_health = StoreHealth(store)
@@ -191,6 +194,7 @@ class Coordinator:
         self._begin(self.judge.run())
         self._begin(self.publisher.run())
         self._begin(self.chronicle.run())
+        self._begin(self._notes.run())
         self._begin(self.election.run())
         self._begin(self._store_health.run())
         self._begin(self._look_at_certificates())

@@ -7,9 +7,11 @@ hash the head remembers, so that what is left verifies (`gtm.audit`).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
@@ -17,10 +19,13 @@ from msgspec.structs import replace
 
 from gtm import codec, keys
 from gtm.audit import sealed
+from gtm.errors import StoreError
 from gtm.state import AuditChange, AuditEntry, AuditHead
 from gtm.store import Compare, Delete, Op, Put, Store
 from gtm.telemetry import transition
 
+from . import metrics
+from .callers import Refusal
 from .plan import Change
 
 MAX_ENTRIES = 100_000
@@ -32,6 +37,10 @@ MAX_TEXT_BYTES = 64 << 10
 MAX_CHARS = 500
 """Characters of `who` and `why`."""
 MAX_TRIES = 16
+MAX_NOTES = 100
+"""Notes that wait to be written; further ones are dropped and counted."""
+NOTE_TRIES_S = (0.2, 5.0)
+"""Least and greatest pause between attempts to write a note."""
 
 log = logging.getLogger("coordinator")
 
@@ -108,6 +117,45 @@ class Trail:
             if (await self._store.txn([compare], ops)).succeeded:
                 return
         transition(log, "an entry of the audit trail found no place", logging.WARNING)
+
+
+class Notes:
+    """What is to stand in the trail by itself, without making whoever says it wait."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail = trail
+        self._waiting: deque[Said] = deque()
+        self._wake = asyncio.Event()
+
+    def note(self, said: Said) -> None:
+        """Have it written."""
+        if len(self._waiting) >= MAX_NOTES:
+            metrics.AUDIT_DROPPED.inc()
+            return
+        self._waiting.append(said)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until cancelled; the store may be away meanwhile."""
+        pause_s = NOTE_TRIES_S[0]
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                try:
+                    await self._trail.note(self._waiting[0])
+                except (StoreError, TimeoutError):
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, NOTE_TRIES_S[1])
+                else:
+                    self._waiting.popleft()
+                    pause_s = NOTE_TRIES_S[0]
+
+
+def refused(refusal: Refusal) -> Said:
+    """How the trail tells of a call that was refused for who made it."""
+    who = refusal.who or f"unknown at {refusal.peer}" if refusal.peer else refusal.who
+    return Said(who=who, what=f"refused {refusal.method}", why=refusal.sentence)
 
 
 def changes(found: Sequence[Change]) -> tuple[tuple[AuditChange, ...], int]:

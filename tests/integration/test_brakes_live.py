@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -55,7 +56,8 @@ class System:
 
     def gtm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "ctl", "--server", self.running.server, *arguments],
+            [sys.executable, "-m", "ctl", *arguments],
+            env={**os.environ, **self.running.environ},
             capture_output=True,
             text=True,
             timeout=60,

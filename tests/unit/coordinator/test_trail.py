@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from coordinator import trail
+from coordinator.callers import Refusal
 from coordinator.plan import Change
-from coordinator.trail import MAX_CHANGES, MAX_TEXT_BYTES, Said, Trail, changes
+from coordinator.trail import MAX_CHANGES, MAX_TEXT_BYTES, Notes, Said, Trail, changes, refused
 from gtm import codec, keys, links
 from gtm.audit import Verifier
+from gtm.errors import StoreUnavailable
 from gtm.memory import MemoryStore
 from gtm.state import AuditEntry, AuditHead
 from gtm.store import Compare, Delete, Put
@@ -84,6 +88,43 @@ async def test_applies_forces_releases_and_deletes_stand_in_one_chain(helpers: A
     assert part.next == 0
 
 
+async def test_refused_callers_stand_in_the_trail_also_when_the_store_was_away() -> None:
+    store = MemoryStore()
+    notes = Notes(Trail(store, lambda: 1.0))
+    refusal = Refusal(
+        who="agent eu/a", peer="ipv4:127.0.0.1:5", method="Connect", reason="region", sentence="no"
+    )
+    notes.note(refused(refusal))
+    broken = store.txn
+    tried = asyncio.Event()
+
+    async def away(*_: Any) -> Any:
+        tried.set()
+        raise StoreUnavailable("away")
+
+    store.txn = away  # type: ignore[method-assign]
+    task = asyncio.create_task(notes.run())
+    try:
+        async with asyncio.timeout(20):
+            await tried.wait()
+            store.txn = broken  # type: ignore[method-assign]
+            while await store.get(keys.AUDIT_HEAD) is None:
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+    [entry] = await entries(store)
+    assert (entry.who, entry.what, entry.why) == ("agent eu/a", "refused Connect", "no")
+
+
+def test_notes_that_wait_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trail, "MAX_NOTES", 2)
+    before = trail.metrics.AUDIT_DROPPED._value.get()
+    notes = Notes(Trail(MemoryStore()))
+    for _ in range(5):
+        notes.note(Said(who="x", what="refused Connect"))
+    assert trail.metrics.AUDIT_DROPPED._value.get() - before == 3
+
+
 async def test_an_apply_of_what_is_stored_leaves_no_entry_and_no_refused_one_does(
     helpers: Any,
 ) -> None:
@@ -96,9 +137,9 @@ async def test_an_apply_of_what_is_stored_leaves_no_entry_and_no_refused_one_doe
 
 async def filled(count: int, most: int = 100_000) -> MemoryStore:
     store = MemoryStore()
-    trail = Trail(store, lambda: 1.0, most=most)
+    made = Trail(store, lambda: 1.0, most=most)
     for number in range(count):
-        await trail.note(Said(who="ann", what="apply", why=f"number {number}"))
+        await made.note(Said(who="ann", what="apply", why=f"number {number}"))
     return store
 
 
@@ -150,13 +191,13 @@ async def test_the_trail_is_bounded_and_what_is_left_verifies() -> None:
 
 async def test_whoever_loses_the_place_takes_the_next_one() -> None:
     store = MemoryStore()
-    trail = Trail(store, lambda: 1.0)
-    place = await trail.place()
-    compare, ops = trail.entry(place, Said(who="ann", what="apply"))
-    await trail.note(Said(who="bob", what="force"))
+    made = Trail(store, lambda: 1.0)
+    place = await made.place()
+    compare, ops = made.entry(place, Said(who="ann", what="apply"))
+    await made.note(Said(who="bob", what="force"))
     assert not (await store.txn([compare], ops)).succeeded
     assert compare == Compare(keys.AUDIT_HEAD, "mod", "=", 0)
-    await trail.note(Said(who="ann", what="apply"))
+    await made.note(Said(who="ann", what="apply"))
     assert [one.who for one in await entries(store)] == ["bob", "ann"]
 
 
