@@ -116,7 +116,7 @@ class Check(Struct, frozen=True, kw_only=True):
     is always written where the type has one, 0 is ping's.
     """
 
-    type: Annotated[str, _doc("ping, tcp, http or https")]
+    type: Annotated[str, _doc("ping, tcp, tls, http, https, dns or grpc")]
     interval: Annotated[Duration, _doc("from probe to probe, 1s to 1h")] = Duration(15_000)
     timeout: Annotated[Duration, _doc("for the whole probe (ping: for each packet)")] = Duration(
         2_000

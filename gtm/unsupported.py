@@ -18,9 +18,7 @@ KEYS: Mapping[type, frozenset[str]] = {
 }
 """Keys of a mapping, by the type that the mapping is read as."""
 
-WORDS: Mapping[tuple[type, str], frozenset[str]] = {
-    (Check, "type"): frozenset({"tls", "dns", "grpc"}),
-}
+WORDS: Mapping[tuple[type, str], frozenset[str]] = {}
 """Words that a key would take, by (type, key)."""
 
 FORMS: Mapping[tuple[type, str], frozenset[str]] = {}

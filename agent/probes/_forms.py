@@ -1,4 +1,4 @@
-"""Settings with a form of their own: texts to find, sets of status codes, headers.
+"""Settings with a form of their own: texts to find, status codes, headers, types of records.
 
 Each class reads what users write (`parse`; ValueError with a sentence fit for a user) and writes
 the canonical plain form (`plain`).
@@ -11,6 +11,9 @@ import signal
 import threading
 from collections.abc import Mapping
 from typing import Any, Self
+
+import dns.exception
+import dns.rdatatype
 
 SEARCH_LIMIT_S = 0.05
 """CPU time that one regular expression may take over one answer."""
@@ -252,3 +255,35 @@ class ExpectedHeaders(Form):
             if not any(key.lower() == wanted and text.found(value) for key, value in headers):
                 return name
         return ""
+
+
+class QueryType(Form):
+    """A type of DNS records: its name, or TYPE123 (RFC 3597, section 5); not ANY, not AXFR."""
+
+    __slots__ = ("name",)
+    name: str
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "name", name)
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """A type's name in any case."""
+        if isinstance(value, QueryType):
+            return cls(value.name)
+        try:
+            number = dns.rdatatype.from_text(value if isinstance(value, str) else "")
+        except (dns.exception.DNSException, ValueError):
+            raise ValueError(f"{value!r} is not a type of DNS records") from None
+        if number == 0 or dns.rdatatype.is_metatype(number):
+            raise ValueError(f"{value!r} is not a type of DNS records")
+        return cls(dns.rdatatype.to_text(number))
+
+    def plain(self) -> str:
+        """The name in capital letters."""
+        return self.name
+
+    @property
+    def number(self) -> dns.rdatatype.RdataType:
+        """The type's number."""
+        return dns.rdatatype.from_text(self.name)

@@ -55,6 +55,7 @@ async def exchange(wire: Wire, request: Request, stages: Stages) -> Response:
 
 async def _read(machine: h2.connection.H2Connection, wire: Wire, stages: Stages) -> Response:
     status, headers, body = 0, [], b""
+    trailers: list[tuple[bytes, bytes]] = []
     heard, total, informational = False, 0, 0
     while True:
         data = await wire.receive()
@@ -74,6 +75,8 @@ async def _read(machine: h2.connection.H2Connection, wire: Wire, stages: Stages)
                 pairs = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
                 status = next((int(v) for k, v in pairs if k == b":status"), 0)
                 headers = [(k, v) for k, v in pairs if not k.startswith(b":")]
+            elif isinstance(event, h2.events.TrailersReceived):
+                trailers = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
             elif isinstance(event, h2.events.DataReceived):
                 body += event.data or b""
                 machine.acknowledge_received_data(event.flow_controlled_length or 0, 1)
@@ -81,6 +84,6 @@ async def _read(machine: h2.connection.H2Connection, wire: Wire, stages: Stages)
                 raise failed(Reason.RESET, f"HTTP/2 error {event.error_code}")
             if isinstance(event, h2.events.StreamEnded) or len(body) >= MAX_BODY:
                 stages.end("body", "done")
-                return Response(status, headers, body[:MAX_BODY])
+                return Response(status, headers, body[:MAX_BODY], trailers)
         if out := machine.data_to_send():
             await wire.send(out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from .base import Fault, Reason, failed, unable
@@ -16,6 +17,7 @@ MAX_CONTEXTS = 64
 PEM = "-----BEGIN "
 """A `ca` that begins so is the certificate itself, not a path."""
 
+_VERSION, _UTC_TIME = 0xA0, 0x17
 _VERIFY = {
     9: Reason.NOT_YET_VALID,  # X509_V_ERR_CERT_NOT_YET_VALID
     10: Reason.EXPIRED,  # X509_V_ERR_CERT_HAS_EXPIRED
@@ -71,3 +73,31 @@ def tls_fault(error: ssl.SSLError) -> Fault:
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return failed(Reason.TLS, "closed during the handshake")
     return failed(Reason.TLS, (error.reason or str(error)).replace("_", " ").lower())
+
+
+def expiry(certificate: bytes) -> datetime:
+    """The end of a certificate in DER (RFC 5280, section 4.1.2.5); ValueError if it is none."""
+    try:
+        at = _content(certificate, _content(certificate, 0)[1])[1]  # in tbsCertificate
+        if certificate[at] == _VERSION:
+            at = _content(certificate, at)[2]
+        for _ in ("serialNumber", "signature", "issuer"):
+            at = _content(certificate, at)[2]
+        not_before = _content(certificate, at)[1]
+        kind, start, end = _content(certificate, _content(certificate, not_before)[2])
+        text = certificate[start:end].decode("ascii")
+    except IndexError:
+        raise ValueError("it is cut short") from None
+    if kind == _UTC_TIME:
+        text = ("19" if text[:2] >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+
+
+def _content(der: bytes, at: int) -> tuple[int, int, int]:
+    """The tag of the value at `at`, and where its content begins and ends (X.690, 8.1)."""
+    tag, length, start = der[at], der[at + 1], at + 2
+    if length & 0x80:
+        octets = length & 0x7F
+        length = int.from_bytes(der[start : start + octets])
+        start += octets
+    return tag, start, start + length

@@ -1,4 +1,4 @@
-"""One TCP connection of a probe, in the clear or under TLS, on a plain non-blocking socket.
+"""One TCP connection of a probe, in the clear or under TLS, or one UDP socket: non-blocking, plain.
 
 No asyncio transport: a probe wants each phase apart, the exact error, and an end without delay.
 Raises Fault for what the network or this machine did; deadlines are the caller's.
@@ -11,7 +11,16 @@ import ssl
 import time
 
 # A socket's own type is needed; nothing here resolves names.
-from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, socket
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    TCP_NODELAY,
+    socket,
+)
 
 from ._tls import tls_fault
 from .base import Fault, Phases, Reason, classify, failed
@@ -95,6 +104,10 @@ class Wire:
         await self._flush()
         return self._tls.selected_alpn_protocol() or ""
 
+    def certificate(self) -> bytes:
+        """The server's own certificate in DER; b"" before `start_tls`."""
+        return (self._tls.getpeercert(True) if self._tls is not None else None) or b""
+
     async def send(self, data: bytes) -> None:
         """Send all of `data`."""
         if self._tls is not None:
@@ -148,3 +161,49 @@ class Wire:
             return await self._loop.sock_recv(self._sock, CHUNK)
         except OSError as error:
             raise classify(error, self._address) from error
+
+
+class Datagrams:
+    """A UDP socket connected to the target: the kernel drops what comes from anywhere else."""
+
+    def __init__(self, sock: socket, address: str) -> None:
+        self._sock = sock
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    async def connect(cls, address: str, port: int) -> Datagrams:
+        """A socket for an IPv4 or IPv6 address, from a port that the kernel picks."""
+        family = AF_INET6 if ":" in address else AF_INET
+        try:
+            sock = socket(family, SOCK_DGRAM | SOCK_NONBLOCK)
+        except OSError as error:
+            raise classify(error, address) from error
+        made = cls(sock, address)
+        try:
+            await made._loop.sock_connect(sock, (address, port))
+        except OSError as error:
+            sock.close()
+            raise classify(error, address) from error
+        except BaseException:
+            sock.close()
+            raise
+        return made
+
+    async def send(self, data: bytes) -> None:
+        """Send one datagram."""
+        try:
+            await self._loop.sock_sendall(self._sock, data)
+        except OSError as error:
+            raise classify(error, self._address) from error
+
+    async def receive(self) -> bytes:
+        """The next datagram; Fault where the target's host says that nobody listens."""
+        try:
+            return await self._loop.sock_recv(self._sock, CHUNK)
+        except OSError as error:
+            raise classify(error, self._address) from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     PROTOCOL = "protocol error"
     TOO_LARGE = "answer too large"
     EXPIRED = "certificate expired"
+    EXPIRING = "certificate expires soon"
     NOT_YET_VALID = "certificate not yet valid"
     HOSTNAME = "certificate hostname mismatch"
     UNTRUSTED = "certificate untrusted"

@@ -155,11 +155,12 @@ class Request(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """One answer; `body` holds at most MAX_BODY bytes."""
+    """One answer; `body` holds at most MAX_BODY bytes. HTTP/1.1's trailers are not kept."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    trailers: list[tuple[bytes, bytes]] = []
 
 
 async def probe(target: Target) -> Outcome:

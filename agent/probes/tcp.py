@@ -1,8 +1,9 @@
 """Probe type `tcp`: a connection is accepted, and optionally answers, in time.
 
-With `tls` a handshake comes first; it takes any certificate (whether it is a good one is for
-`https` checks to say). With `send` that text goes out; with `expect` the first 64 KiB of what
-comes back must have it. Without `expect` nothing is waited for.
+With `tls` a handshake comes first; it takes any certificate (whether it is a good one is for `tls`
+checks to say), and asks for the name of a target that has one (SNI). With `send` that text goes
+out; with `expect` the first 64 KiB of what comes back must have it. Without `expect` nothing is
+waited for.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ async def probe(target: Target) -> Outcome:
             wire = await Wire.connect(target.address, target.port)
             stages.end("connect", "in the TLS handshake")
             if settings.tls:
-                await wire.start_tls(context(verify=False), "")
+                await wire.start_tls(context(verify=False), target.name)
                 stages.end("tls", "sending")
             if settings.send:
                 await wire.send(settings.send.encode())

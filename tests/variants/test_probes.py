@@ -31,6 +31,21 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"port": 25, "send": "EHLO x\r\n", "expect": "220", "tls": True},
         {"port": 25, "expect": {"regex": "^220 .*ESMTP"}},
     ],
+    "tls": [
+        {},
+        {"port": 8443, "sni": "a.example.com", "min_days_left": 14, "ca": "/etc/ca.pem"},
+        {"verify": False, "min_days_left": 1},
+    ],
+    "dns": [
+        {"qname": "www.example.com"},
+        {"qname": ".", "qtype": "ns", "port": 5353, "transport": "tcp"},
+        {"qname": "x.test", "qtype": "MX", "expect_data": ["10 mail.x.test."]},
+        {"qname": "x.test", "qtype": "TYPE65280", "expect_rcode": "NXDOMAIN"},
+    ],
+    "grpc": [
+        {"port": 50051},
+        {"port": 443, "service": "shop.v1.Cart", "tls": True},
+    ],
     "http": [
         {},
         {"port": 8080, "path": "/a?b=c", "method": "HEAD", "host": "www.example.com:81"},
@@ -55,6 +70,31 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("tcp", {"port": 25, "expect": {"regex": "("}}, "is not a regular expression"),
     ("tcp", {"port": 25, "expect": {"rex": "a"}}, "is not a text or {regex: EXPRESSION}"),
     ("tcp", {"port": 25, "expect": "x" * 1025}, "at most 1024 characters"),
+    ("tls", {"sni": "a:443"}, "is not a name"),
+    ("tls", {"ca": "/c.pem", "verify": False}, "ca without verify"),
+    ("tls", {"min_days_left": -1}, ""),
+    ("tls", {"min_days_left": 826}, ""),
+    ("tls", {"expect": "x"}, ""),
+    ("dns", {}, "qname"),
+    ("dns", {"qname": ""}, "is not a domain name"),
+    ("dns", {"qname": "a..b"}, "is not a domain name"),
+    ("dns", {"qname": "x" * 64}, "is not a domain name"),
+    ("dns", {"qname": "x.test", "qtype": "AAAAA"}, "is not a type of DNS records"),
+    ("dns", {"qname": "x.test", "qtype": "ANY"}, "is not a type of DNS records"),
+    ("dns", {"qname": "x.test", "qtype": "AXFR"}, "is not a type of DNS records"),
+    ("dns", {"qname": "x.test", "qtype": 1}, "is not a type of DNS records"),
+    ("dns", {"qname": "x.test", "expect_rcode": "OK"}, ""),
+    ("dns", {"qname": "x.test", "transport": "tls"}, ""),
+    ("dns", {"qname": "x.test", "expect_data": ["x"]}, "is no data of A"),
+    ("dns", {"qname": "x.test", "expect_data": ["192.0.2.1"] * 33}, "at most 32 records"),
+    (
+        "dns",
+        {"qname": "x.test", "expect_rcode": "REFUSED", "expect_data": ["192.0.2.1"]},
+        "expect_data can't hold with expect_rcode REFUSED",
+    ),
+    ("grpc", {}, "port"),
+    ("grpc", {"port": 443, "service": "a b"}, "is not printable ASCII without spaces"),
+    ("grpc", {"port": 443, "service": "x" * 254}, ""),
     ("http", {"alert_above": 300}, ""),
     ("http", {"alert_above": 400, "expect_status": 200}, "exclude each other"),
     ("http", {"expect_status": []}, "an empty list of status codes"),
@@ -89,8 +129,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 def target(type_: str, port: int, timeout: int = 300, **given: Any) -> Target:
     if type_ == "ping":
         port, given = 0, {"packets": 5, "spacing": "20ms", **given}
-    if type_ == "https":
+    if type_ in ("https", "tls"):
         given = {"verify": False, **given}
+    if type_ == "dns":  # over UDP nobody says that nobody listens: tests/integration has those
+        given = {"qname": "x.test", "transport": "tcp", **given}
     text = msgspec.json.encode(given).decode()
     settings = read_settings(SETTINGS[type_], text, port)
     return Target("c", "127.0.0.1", port, type_, text, 1000, timeout, settings=settings)
