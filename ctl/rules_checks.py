@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -24,7 +25,7 @@ def judge(findings: Findings) -> None:
         path = f"regions.{name}"
         findings.lines(f"{path}.lines", region.lines)
         findings.location(f"{path}.location", region.location)
-    names = _of_names(findings)
+    names, addresses = _of_names(findings), _used_by(findings, {"ipv4", "ipv6"})
     for name, check in resources.checks.items():
         _timing(findings, f"checks.{name}", check)
         _voters(findings, f"checks.{name}", check)
@@ -33,6 +34,12 @@ def judge(findings: Findings) -> None:
                 f"checks.{name}.ip_version",
                 "says nothing: no pool of type domain has this check",
             )
+        if name in addresses and getattr(_settings(findings, check), "names_address", False):
+            findings.warn(
+                f"checks.{name}",
+                "without sni a certificate must name each address itself; "
+                "give sni, or say verify: false",
+            )
 
 
 def _of_names(findings: Findings) -> set[str]:
@@ -40,10 +47,15 @@ def _of_names(findings: Findings) -> set[str]:
     resources = findings.resources
     if len(resources.pools) < len(findings.names["pools"]):
         return set(resources.checks)  # who knows what the pools have that could not be read
-    domains = [pool for pool in resources.pools.values() if pool.type == "domain"]
+    return _used_by(findings, {"domain"})
+
+
+def _used_by(findings: Findings, types: set[str]) -> set[str]:
+    """The checks that some member of a pool of these types has."""
     return {
         check
-        for pool in domains
+        for pool in findings.resources.pools.values()
+        if pool.type in types
         for checks in (pool.checks, *(address.checked_by(pool) for address in pool.addresses))
         for check in checks
     }
@@ -69,13 +81,18 @@ def _timing(findings: Findings, path: str, check: Check) -> None:
 
 def _span_ms(findings: Findings, check: Check) -> int:
     """The longest that one probe lasts, as the settings of its type say (`span_ms`)."""
+    made = _settings(findings, check)
+    return check.timeout.ms if made is None else int(made.span_ms(check.timeout.ms))
+
+
+def _settings(findings: Findings, check: Check) -> Any:
+    """The settings of a check as its type reads them; None for a type without a span."""
     type_ = findings.probes.get(check.type)
-    span = getattr(type_, "span_ms", None)
-    if type_ is None or span is None:
-        return check.timeout.ms
+    if type_ is None or getattr(type_, "span_ms", None) is None:
+        return None
     has_port = any(field.name == "port" for field in msgspec.structs.fields(type_))
     port = {"port": check.port} if has_port else {}
-    return int(span(settings(check.options, type_, **port), check.timeout.ms))
+    return settings(check.options, type_, **port)
 
 
 def _voters(findings: Findings, path: str, check: Check) -> None:

@@ -51,6 +51,11 @@ class Settings(ProbeSettings, frozen=True, kw_only=True):
         if self.ca and not self.verify:
             raise ValueError("ca without verify: nothing would be verified against it")
 
+    @property
+    def names_address(self) -> bool:
+        """Whether the certificate of a target without a name must name its address."""
+        return self.verify and not self.sni
+
 
 async def probe(target: Target) -> Outcome:
     """Probe once; `rtt_us` is the whole probe."""
