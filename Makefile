@@ -9,7 +9,7 @@ PROTO_TOOLS := grpcio-tools==1.75.0
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
-	docs bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
+	docs lab lab-down lab-walk lab-kills bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -48,6 +48,12 @@ demo: $(VENV)/.run  ## the seed story on this machine, told step by step
 
 up: $(VENV)/.run  ## one machine with everything, from examples/quickstart.yaml
 	$(BIN)/gtm up -c examples/quickstart.yaml
+
+lab: $(VENV)/.run  ## regions, coordinators, three etcds, resolvers as network namespaces; needs root
+	deploy/lab/lab up
+
+lab-down: $(VENV)/.run  ## end the lab, whatever state it is in
+	deploy/lab/lab down
 
 # ---- proving ---------------------------------------------------------------------------------
 
