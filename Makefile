@@ -52,6 +52,9 @@ up: $(VENV)/.run  ## one machine with everything, from examples/quickstart.yaml
 lab: $(VENV)/.run  ## regions, coordinators, three etcds, resolvers as network namespaces; needs root
 	deploy/lab/lab up
 
+lab-walk: $(VENV)/.dev  ## docs/failures.md row by row in a lab: expected and seen; a quarter of an hour
+	PYTHONPATH=. $(BIN)/python -m deploy.lab.walk
+
 lab-down: $(VENV)/.run  ## end the lab, whatever state it is in
 	deploy/lab/lab down
 

@@ -118,12 +118,30 @@ def etcd_answers(lab: Lab) -> bool:
 
 def healthy(address: str) -> bool:
     """Whether the member of etcd there can answer linearizable requests."""
+    return "true" in page(f"{address}:{ETCD}", "health")
+
+
+def leads_etcd(address: str) -> bool:
+    """Whether the member of etcd there says that it leads."""
+    return metric(f"{address}:{ETCD}", "etcd_server_is_leader") == 1
+
+
+def metric(door: str, name: str) -> float:
+    """A metric without labels; -1 where there is none to be had."""
+    for line in page(door, "metrics").splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    return -1.0
+
+
+def page(door: str, name: str) -> str:
+    """A page of an HTTP door; "" where it does not answer."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{address}:{ETCD}/health", timeout=ANSWER_S) as page:
-            return b"true" in page.read()
+        with opener.open(f"http://{door}/{name}", timeout=ANSWER_S) as answer:
+            return str(answer.read().decode())
     except (OSError, ValueError):
-        return False
+        return ""
 
 
 WAITS: Mapping[str, Callable[[Lab], bool]] = {

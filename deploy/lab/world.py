@@ -62,12 +62,12 @@ def configuration(shape: Shape) -> dict[str, Any]:
 def picture(shape: Shape, *down: str) -> Mapping[str, str]:
     """What is right while exactly these origins are down: question -> answer, as tests/load.py."""
     a, b = (" ".join(in_order({*pool} - {*down})) for pool in pools(shape))
-    every_a, every_b = (" ".join(in_order(pool)) for pool in pools(shape))
-    # Where every address of every pool is down, the last tier's are all answered.
+    # Where every address of every tier is down, those of the first pool are all answered.
+    first_a, first_b = (" ".join(in_order(pool)) for pool in pools(shape))
     return {
-        NEAR: f"NOERROR {a or b or every_b}",
-        FAR: f"NOERROR {b or a or every_a}",
-        BACKED: f"NOERROR {b or every_b}",
+        NEAR: f"NOERROR {a or b or first_a}",
+        FAR: f"NOERROR {b or a or first_b}",
+        BACKED: f"NOERROR {b or NOBODY}",
         f"ns1.{ZONE} A": "NOERROR 192.0.2.53",
         f"nobody.{ZONE} A": "NXDOMAIN",
     }

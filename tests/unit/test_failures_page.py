@@ -1,4 +1,4 @@
-"""docs/failures.md names tests; each of them exists."""
+"""docs/failures.md names tests and scripts of the lab: each exists, and none is left out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy.lab.walk import ELSEWHERE, SCRIPTS, rows
+
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/failures.md").read_text()
 NAMED = re.compile(r"`(F:|tests/[a-z0-9_/]+\.(?:py|txt))(?:::)?(test_[a-z0-9_]+)?`")
-TESTS = sorted(set(NAMED.findall((ROOT / "docs/failures.md").read_text())))
+TESTS = sorted(set(NAMED.findall(PAGE)))
+ROWS = rows(PAGE)
 
 
 @pytest.mark.parametrize(("place", "test"), TESTS)
@@ -19,6 +23,19 @@ def test_what_the_page_names_exists(place: str, test: str) -> None:
 
 
 def test_the_page_names_tests_in_every_row() -> None:
-    rows = [line for line in (ROOT / "docs/failures.md").read_text().splitlines() if "| `" in line]
-    assert len(rows) > 15
+    found = [line for line in PAGE.splitlines() if "| `" in line]
+    assert len(found) > 15
+    assert len(found) == len(ROWS)
     assert len(TESTS) > 15
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_the_lab_does_a_row_or_says_why_not(row: object) -> None:
+    assert set(row.scripts) <= set(SCRIPTS)
+    assert bool(row.scripts) is (row.what not in ELSEWHERE)
+
+
+def test_every_script_of_the_lab_belongs_to_one_row() -> None:
+    named = [script for row in ROWS for script in row.scripts]
+    assert sorted(named) == sorted(SCRIPTS)
+    assert {row.what for row in ROWS} >= set(ELSEWHERE)
