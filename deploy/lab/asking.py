@@ -20,12 +20,12 @@ from gtm.errors import GtmError
 from gtm.v1 import operator_pb2
 
 from .lab import READY_S, Lab
-from .nodes import ETCD, etcd_address
+from .nodes import COORDINATOR_HTTP, ETCD, GRPC, Node, etcd_address
 
 T = TypeVar("T")
 
-ANSWER_S = 2.0
-"""For one coordinator to answer; one that hangs is none."""
+ANSWER_S = 4.0
+"""For one part to answer; one that hangs is none. A coordinator without etcd takes two seconds."""
 
 
 class Said(Struct, frozen=True):
@@ -34,11 +34,6 @@ class Said(Struct, frozen=True):
     status: operator_pb2.StatusResponse
     votes: Mapping[str, Mapping[str, str]]
     """Region -> address -> `up`, `down`, `none` or `pending`."""
-
-    @property
-    def leads(self) -> bool:
-        """Whether it believes itself to lead."""
-        return bool(self.status.leader_id == self.status.coordinator_id)
 
     def vote(self, region: str, address: str) -> str:
         """One vote; "" where there is none to be had."""
@@ -59,17 +54,13 @@ def ask(server: str) -> Said | None:
     return _asked(server, told)
 
 
-def leader(lab: Lab) -> str:
-    """The name of the coordinator that says that it leads; "" where none does."""
-    for number, server in enumerate(lab.coordinators, 1):
-        said = ask(server)
-        if said is not None and said.leads:
-            return f"coordinator-{number}"
-    return ""
+def leads(node: Node) -> bool:
+    """Whether this coordinator holds that it leads, by its own clock at this moment."""
+    return metric(f"{node.address}:{COORDINATOR_HTTP}", "gtm_coordinator_leader") == 1
 
 
 def whole(lab: Lab, *, without: Sequence[str] = ()) -> bool:
-    """Whether one leads and every coordinator hears every agent, resolvers serve all, all vote.
+    """Whether etcd is well, one leads, all hear every agent, resolvers serve all, regions vote.
 
     `without`: nodes and regions that are left out of it.
     """
@@ -77,13 +68,15 @@ def whole(lab: Lab, *, without: Sequence[str] = ()) -> bool:
     regions = {f"r{n}" for n in range(1, shape.regions + 1)} - set(without)
     resolvers = {f"resolver-{n}" for n in range(1, shape.resolvers + 1)} - set(without)
     led = False
-    for number, server in enumerate(lab.coordinators, 1):
-        if f"coordinator-{number}" in without:
+    if not etcd_answers(lab):
+        return False
+    for node in lab.chosen("coordinators"):
+        if node.name in without:
             continue
-        said = ask(server)
+        said = ask(f"{node.address}:{GRPC}")
         if said is None or not _well(said, regions):
             return False
-        if said.leads:
+        if leads(node):
             serving = {one.id for one in said.status.replicas if not one.stale and not one.lag}
             if led or not serving >= resolvers:
                 return False

@@ -6,14 +6,25 @@ checks what docs/failures.md says; the ground mends afterwards.
 
 from __future__ import annotations
 
-from . import asking
-from .ground import Ground, named
+import asyncio
+import contextlib
+
+from ctl.digs import Question, ask
+from gtm.errors import StoreError
+from gtm.etcd import EtcdOptions, connect
+from gtm.store import Delete, Put
+from tests.load import Load
+
+from . import asking, world
+from .ground import RATE, Ground, named
+from .nodes import ETCD
 from .world import GRACE_S
 
 LEASE_S = 5.0
 """The lease of a leader."""
 TAKEOVER_S = LEASE_S + 1.0
 """From a leader's end to the next one's first publication."""
+PIECES, PIECE = 40, bytes(1 << 20)
 
 
 def resolver_killed(on: Ground) -> None:
@@ -161,7 +172,9 @@ def all_but_resolvers_killed(on: Ground) -> None:
 def pool_dies(on: Ground) -> None:
     """The next tier answers; with nobody left, the addresses of the first pool."""
     on.follows("a1", "a2", "a3")
+    on.follows("a1", "a2", "a3", "b1")
     on.follows("a1", "a2", "a3", "b1", "b2")
+    on.follows("a1", "a2", "a3", "b1")
     on.follows("a1", "a2")
     on.follows()
 
@@ -193,9 +206,9 @@ def disk_of_etcd_full(on: Ground) -> None:
     """The member ends; it is started again once there is room."""
     member = on.etcd_leader()
     on.lab.fill(on.lab.node(member))
+    asyncio.run(_write_until_it_ends(on, member))
     on.follows("a1")
     on.follows()
-    on.note(f"{member} {'ran on' if on.lab.pid(member) else 'ended'}")
     on.lab.empty(on.lab.node(member))
     on.start(member)
     on.follows("b1")
@@ -219,13 +232,20 @@ def snapshot_missing_without_etcd(on: Ground) -> None:
     on.kill("resolver-1")
     on.lab.cut("resolver-1", "etcds")
     _spoil_snapshot(on)
-    on.load.turning(dict.fromkeys(on.picture(), "SERVFAIL"))
-    on.start("resolver-1")
-    shows = lambda: on.load.shows([on.dns["resolver-1"]])  # noqa: E731
-    on.until(shows, "it says that it is not ready", 0.02)
-    on.load.turning(on.picture())
-    on.lab.heal()
-    on.check(on.load.arrives(20.0) is not None, "it does not become ready")
+    other, name = on.dns["resolver-2"], world.NEAR.partition(" ")[0]
+
+    def answer() -> str:
+        return ask(on.dns["resolver-1"], Question(name)).rcode
+
+    with Load([other], on.picture(), RATE) as unhurt:
+        on.load.turning(dict.fromkeys(on.picture(), "SERVFAIL"), on.picture())
+        on.start("resolver-1")
+        on.until(lambda: answer() == "SERVFAIL", "it says that it is not ready")
+        on.stands(GRACE_S)
+        on.check(answer() == "SERVFAIL", "it answers something else without a table")
+        on.lab.heal()
+        on.until(lambda: answer() == "NOERROR", "it becomes ready")
+    on.check(unhurt.counts().wrong == 0, "the other resolver answers wrongly")
 
 
 def clocks_jump(on: Ground) -> None:
@@ -253,6 +273,23 @@ def _spoil_snapshot(on: Ground) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+async def _write_until_it_ends(on: Ground, member: str) -> None:
+    """Write more than it has reserved on its disk; the history of it is given up at once."""
+    others = [one for one in on.lab.chosen("etcds") if one.name != member]
+    store = connect(EtcdOptions(endpoints=tuple(f"{one.address}:{ETCD}" for one in others)))
+    try:
+        for number in range(PIECES):
+            if not on.lab.pid(member):
+                on.note(f"{member} ended with the write of {number} MB")
+                break
+            with contextlib.suppress(StoreError):  # the member that ends may be the leader
+                await store.txn((), [Put("/lab/much", PIECE)])
+        on.check(not on.lab.pid(member), f"{member} runs on without room")
+        await store.compact((await store.txn((), [Delete("/lab/much")])).revision)
+    finally:
+        await store.close()
 
 
 SCRIPTS = named(

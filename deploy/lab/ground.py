@@ -142,31 +142,23 @@ class Ground:
 
     def leader(self, *, but: str = "") -> str:
         """The coordinator that leads, another one than `but`; waits for it."""
-        found = ""
+        found: list[str] = []
 
-        def leads() -> bool:
-            nonlocal found
-            found = ""
-            for number, server in enumerate(self.lab.coordinators, 1):
-                name = f"coordinator-{number}"
-                if name == but or not self.lab.pid(name):
-                    continue
-                said = asking.ask(server)
-                if said is not None and said.leads:
-                    found = name
+        def one_leads() -> bool:
+            some = [name for name in self.running("coordinators") if name != but]
+            found[:] = filter(self.leads, some)
             return bool(found)
 
-        self.until(leads, "a coordinator leads")
-        return found
+        self.until(one_leads, "a coordinator leads")
+        return found[0]
 
     def running(self, group: str) -> tuple[str, ...]:
         """The names of a group's nodes whose programs run."""
         return tuple(node.name for node in self.lab.chosen(group) if self.lab.pid(node.name))
 
     def leads(self, coordinator: str) -> bool:
-        """Whether it says that it leads."""
-        said = asking.ask(self.server(coordinator))
-        return said is not None and said.leads
+        """Whether it holds that it leads."""
+        return asking.leads(self.lab.node(coordinator))
 
     def lapsed(self, region: str) -> bool:
         """Whether the leader has no vote of a region any more."""

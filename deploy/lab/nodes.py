@@ -25,7 +25,7 @@ MAX_OF_A_KIND = 50
 
 ETCD, PEER, GRPC, DNS, WEB = 2379, 2380, 7400, 53, 8080
 COORDINATOR_HTTP, AGENT_HTTP, RESOLVER_HTTP = 7401, 7402, 7440
-DISKS_MB = {"resolver": 1, "etcd": 256}
+DISKS_MB = {"resolver": 1, "etcd": 512}
 """Kinds whose data lie on a small disk of their own; etcd reserves 64 MB for each piece of log."""
 
 
