@@ -9,7 +9,8 @@ PROTO_TOOLS := grpcio-tools==1.75.0
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
-	docs lab lab-down lab-walk lab-kills bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
+	docs lab lab-down lab-walk lab-kills lab-torture \
+	bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -54,6 +55,14 @@ lab: $(VENV)/.run  ## regions, coordinators, three etcds, resolvers as network n
 
 lab-walk: $(VENV)/.dev  ## docs/failures.md row by row in a lab: expected and seen; a quarter of an hour
 	PYTHONPATH=. $(BIN)/python -m deploy.lab.walk
+
+KILLS ?= 50
+
+lab-kills: $(VENV)/.dev  ## KILLS=50 times kill -9 of the leader under load, in a lab: the table
+	PYTHONPATH=. $(BIN)/python -m deploy.lab.kills --count $(KILLS)
+
+lab-torture: $(VENV)/.dev  ## TORTURE=10 rounds of the etcd client on members whose links are cut
+	PYTHONPATH=. $(BIN)/python -m deploy.lab.torture --rounds $(TORTURE)
 
 lab-down: $(VENV)/.run  ## end the lab, whatever state it is in
 	deploy/lab/lab down

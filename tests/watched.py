@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
+from gtm.errors import OutcomeUnknown, StoreUnavailable
 from gtm.etcd import EtcdStore
+from gtm.etcd_lease import EtcdLease
 from gtm.etcd_watch import EtcdWatch
 from gtm.store import Batch, Delete, Listing, Put
 from tests.etcds import EtcdServer, history
@@ -148,6 +150,60 @@ class Rebuilt:
                 self.state.pop(event.key, None)
             else:
                 self.state[event.key] = (event.value, event.mod_revision)
+
+
+class Writers:
+    """Writes all the time through whatever happens; knows what was acknowledged, what refused."""
+
+    def __init__(self, store: EtcdStore) -> None:
+        self.acknowledged: dict[int, bytes] = {}
+        self.refused: set[bytes] = set()
+        self.unknown = 0
+        self._store, self._stop, self._n = store, asyncio.Event(), 0
+
+    async def __aenter__(self) -> Writers:
+        self._tasks = [asyncio.create_task(self._write(n)) for n in range(3)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _write(self, writer: int) -> None:
+        while not self._stop.is_set():
+            self._n += 1
+            value = b"%d" % self._n
+            try:
+                revision = await put(self._store, f"/w/{writer}/{self._n % 40}", value)
+                self.acknowledged[revision] = value
+            except OutcomeUnknown:
+                self.unknown += 1
+            except StoreUnavailable:
+                self.refused.add(value)
+            await asyncio.sleep(0.005)
+
+    def checked(self, told: Rebuilt) -> None:
+        """What was acknowledged was told, and what was refused was not."""
+        values = {
+            revision: next(iter(changes.values())) for revision, changes in told.batches.items()
+        }
+        assert self.acknowledged.items() <= values.items()
+        assert not self.refused & set(values.values())
+
+
+async def goes_on(told: Rebuilt, writers: Writers) -> None:
+    """Back when writes are acknowledged again and told."""
+    before = max(writers.acknowledged, default=0)
+    await told.until(lambda: max(writers.acknowledged, default=0) > before + 20)
+    now = max(writers.acknowledged)
+    await told.until(lambda: told.revision >= now)
+
+
+async def renewed(lease: EtcdLease, than: float) -> float:
+    """Back when the lease lives longer `than` it did once, with how long; fails if it is lost."""
+    await until(lambda: lease._until > than or not lease.remaining_s())
+    assert lease.remaining_s() > 0
+    return lease._until
 
 
 class Relay:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import time
+from datetime import datetime
 
 from ctl.digs import Question, ask
 from gtm.errors import StoreError
@@ -263,6 +266,9 @@ def clocks_jump(on: Ground) -> None:
         on.stands(GRACE_S)
         on.follows("a1")
         on.follows()
+        for name in on.running("coordinators"):
+            off_s = _last_time_s(on.lab.log(name)) - time.time()
+            on.check(abs(off_s - jump_s) < 60.0, f"the clock of {name} is off by {off_s:.0f} s")
     on.kill(*parts)
     on.start(*parts)
 
@@ -273,6 +279,12 @@ def _spoil_snapshot(on: Ground) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def _last_time_s(log: str) -> float:
+    """The time of day in the last line that bears one."""
+    lines = [line for line in log.splitlines() if line.startswith('{"time"')]
+    return datetime.fromisoformat(json.loads(lines[-1])["time"]).timestamp()
 
 
 async def _write_until_it_ends(on: Ground, member: str) -> None:

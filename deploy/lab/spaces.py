@@ -35,6 +35,8 @@ def check_rights() -> None:
         raise StartError(
             "the lab needs root, for network namespaces and nftables: run it by sudo", 2
         )
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        raise StartError("the lab needs network namespaces, and root may make none here", 2)
 
 
 def run(*command: str, given: str = "") -> str:

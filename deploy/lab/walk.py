@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from tests.load import Counts
 from . import broken, gone, spaces
 from .ground import Seen, walked
 from .lab import ROOT, Lab
-from .nodes import Shape
+from .nodes import CLIENT, Shape
 
 PAGE = ROOT / "docs/failures.md"
 SCRIPTS = gone.SCRIPTS | broken.SCRIPTS
@@ -116,8 +117,8 @@ def main(argv: Sequence[str]) -> int:
         wanted = args.scripts or list(SCRIPTS)
         if unknown := sorted({*wanted} - {*SCRIPTS}):
             raise StartError(f"no script {', '.join(unknown)}: there are {', '.join(SCRIPTS)}", 2)
-        if not _inside(lab):
-            return _walk_inside(lab, argv)
+        if (status := enter(lab, "deploy.lab.walk", argv)) is not None:
+            return status
     except StartError as error:
         print(f"walk: {error}", file=sys.stderr)
         return error.status
@@ -141,26 +142,33 @@ def _walk(lab: Lab, wanted: Sequence[str], path: Path | None) -> int:
     return 1 if bad else 0
 
 
-def _inside(lab: Lab) -> bool:
-    """Whether we run in the namespace of the lab's client."""
-    try:
-        there = (spaces.NETNS / lab.spaces.name("client")).stat()
-    except OSError:
-        return False
-    return Path("/proc/self/ns/net").stat().st_ino == there.st_ino
+def enter(
+    lab: Lab, module: str, argv: Sequence[str], make: Callable[[], None] | None = None
+) -> int | None:
+    """Run `module` in the namespace of the lab's client; its status, None where we are inside.
 
-
-def _walk_inside(lab: Lab, argv: Sequence[str]) -> int:
-    """Walk from within the lab, of our own making where there is none yet."""
+    A lab that is not there is made (by `make`, else an ordinary one), and taken down again.
+    """
+    if _inside(lab):
+        return None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     ours = not lab.spaces.there()
     if ours:
-        lab.up(Shape())
+        make() if make is not None else lab.up(Shape())
     try:
-        command = lab.inside(sys.executable, "-m", "deploy.lab.walk", *argv)
+        command = lab.inside(sys.executable, "-m", module, *argv)
         return subprocess.run(command, cwd=ROOT).returncode
     finally:
         if ours:
             lab.down()
+
+
+def _inside(lab: Lab) -> bool:
+    try:
+        there = (spaces.NETNS / lab.spaces.name(CLIENT)).stat()
+    except OSError:
+        return False
+    return Path("/proc/self/ns/net").stat().st_ino == there.st_ino
 
 
 if __name__ == "__main__":
