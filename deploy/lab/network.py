@@ -83,10 +83,9 @@ def ruleset(faults: Faults) -> str:
     for pair, share in faults.loss.items():
         lost.setdefault(share, []).append(pair)
     forward = [f"    {_of(faults.cut)} counter drop"] if faults.cut else []
-    forward += [
-        f"    {_of(some)} numgen random mod 100 < {share} counter drop"
-        for share, some in sorted(lost.items())
-    ]
+    for share, some in sorted(lost.items()):
+        chance = f" numgen random mod 100 < {share}" if share < 100 else ""  # else nft refuses
+        forward.append(f"    {_of(some)}{chance} counter drop")
     marks = [f'    iifname != "{RELAY_DEVICE}" {_of(faults.delay)} meta mark set {DELAYED_MARK}']
     return "\n".join(
         [

@@ -45,8 +45,9 @@ def run(*command: str, given: str = "") -> str:
         command, input=given, capture_output=True, text=True, timeout=120, check=False
     )
     if done.returncode:
-        why = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise StartError(f"`{' '.join(command[:6])}` failed: {why[-1] if why else 'no reason'}")
+        why = (done.stderr.strip() or done.stdout.strip() or "no reason").splitlines()
+        said = why[0] if why[-1][0].isspace() else why[-1]  # nft points at the place below
+        raise StartError(f"`{' '.join(command[:6])}` failed: {said}")
     return done.stdout
 
 

@@ -67,7 +67,8 @@ def ground() -> None:
 def left(lab: Lab) -> list[str]:
     """What there is of a lab: namespaces, disks, its folder."""
     found = [f"namespace {node}" for node in lab.spaces.there()]
-    found += [line for line in Path("/proc/mounts").read_text().splitlines() if lab.name in line]
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    found += [line for line in mounts if f"{lab.folder}/" in line]
     return found + ([str(lab.folder)] if lab.folder.exists() else [])
 
 

@@ -88,6 +88,10 @@ def test_faults_are_told_to_the_router_pair_by_pair() -> None:
     assert network.without(faults, AB | back) == Faults()
 
 
+def test_a_loss_of_everything_is_no_chance() -> None:
+    assert "numgen" not in ruleset(network.with_loss(Faults(), AB, 100))
+
+
 def test_a_loss_or_delay_of_nothing_ends_it() -> None:
     faults = network.with_delay(network.with_loss(Faults(), AB, 20), AB, 150)
     assert network.with_delay(network.with_loss(faults, AB, 0), AB, 0) == Faults()
