@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from gtm import codec, keys
 from gtm.errors import GtmError, OutcomeUnknown, StoreError
-from gtm.ports import Problem
+from gtm.ports import Effects, Problem
 from gtm.state import Head
 from gtm.store import Compare, Get, Item, Store, packed
 from gtm.telemetry import transition
@@ -69,11 +69,11 @@ class Applier:
         self._waiting = 0
         self._remembered: OrderedDict[str, Outcome] = OrderedDict()
 
-    async def plan(self, request: Request) -> Outcome:
-        """What `apply` would do. Raises StoreError, TimeoutError."""
+    async def plan(self, request: Request) -> tuple[Outcome, Effects]:
+        """What `apply` would do, and to answers. Raises StoreError, TimeoutError."""
         view = await self._mirror.fresh()
-        found = await self._planner.plan(view, request)
-        return Outcome(
+        found, effects = await self._planner.shown(view, request)
+        outcome = Outcome(
             problems=found.problems,
             changes=found.changes,
             refusal=found.refusal,
@@ -81,6 +81,7 @@ class Applier:
             revision=view.revision,
             transactions=len(found.links),
         )
+        return outcome, effects
 
     async def apply(self, request: Request) -> Outcome:
         """Make it so. Raises StoreError or TimeoutError where nothing was done, and Busy."""

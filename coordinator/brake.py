@@ -6,7 +6,9 @@ at what would be left of it by configuration alone; health is the guard's busine
 
 from __future__ import annotations
 
-from gtm.model import Resources
+from collections.abc import Mapping
+
+from gtm.model import OUT, Pool, Resources
 from gtm.view import View
 
 SHARE_PERCENT = 20
@@ -22,16 +24,10 @@ def refusal(view: View, wanted: Resources) -> str:
         for member in state.members
         if member.answered
     }
-    left = {
-        (name, address.value)
-        for name, pool in wanted.pools.items()
-        for address in pool.addresses
-        if address.mode != "offline"
-    }
     enabled = {name for name, instance in view.instances.items() if instance.enabled}
     still = {name for name, instance in wanted.instances.items() if instance.enabled}
     said = [
-        _too_much("addresses", len(serving - left), len(serving)),
+        _too_much("addresses", len(serving - members(wanted.pools)), len(serving)),
         _too_much("instances", len(enabled - still), len(enabled)),
     ]
     what = " and ".join(text for text in said if text)
@@ -41,6 +37,16 @@ def refusal(view: View, wanted: Resources) -> str:
         f"the plan takes {what} in service away, more than {SHARE_PERCENT} % and more than "
         f"{COUNT} at once: look at it again, then give --allow-mass-change"
     )
+
+
+def members(pools: Mapping[str, Pool]) -> set[tuple[str, str]]:
+    """(pool, address) of all that the configuration lets be answered; who is not has left."""
+    return {
+        (name, address.value)
+        for name, pool in pools.items()
+        for address in pool.addresses
+        if address.mode not in OUT
+    }
 
 
 def _too_much(what: str, away: int, total: int) -> str:

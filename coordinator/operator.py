@@ -119,13 +119,16 @@ class Operator(OperatorServicer):
         asked, wrong = _request(request, "")
         if wrong:
             return pb.PlanResponse(problems=wire.problems(wrong))
-        found = await self._applier.plan(asked)
+        found, effects = await self._applier.plan(asked)
         return pb.PlanResponse(
             problems=wire.problems(found.problems),
             changes=wire.changes(found.changes),
             refusal=found.refusal,
             transactions=found.transactions,
             generation=found.generation,
+            effects=wire.effects(effects.changed),
+            not_compared=effects.skipped,
+            addresses_leaving=effects.leaving,
         )
 
     @_call

@@ -8,7 +8,7 @@ valid prefix. Neither judges the resources (`Policy`) nor writes anything (`appl
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -101,10 +101,13 @@ def resource(view: View, kind: str, name: str) -> Resource:
     return found
 
 
-def plain(view: View) -> Plain:
-    """Everything stored as users write it."""
+def plain(view: View, without: Mapping[str, Collection[str]] = {}) -> Plain:
+    """Everything stored as users write it, but for the names of each kind in `without`."""
     return {
-        kind: {name: codec.plain(resource(view, kind, name)) for name in sorted(stored(view, kind))}
+        kind: {
+            name: codec.plain(resource(view, kind, name))
+            for name in sorted(stored(view, kind).keys() - set(without.get(kind, ())))
+        }
         for kind in KINDS
     }
 
@@ -122,7 +125,7 @@ def would_be(
     prune: bool = False,
 ) -> tuple[Plain, list[Problem]]:
     """The whole set after the apply, ids and single zones filled in; and what is wrong with ids."""
-    whole: Plain = {} if prune else plain(view)
+    whole: Plain = {} if prune else plain(view, without=given)
     for kind, named in given.items():
         whole[kind] = {**whole.get(kind, {}), **named}
     fresh = given.get("instances", {})
@@ -182,13 +185,21 @@ def _put(view: View, kind: str, name: str, after: Resource, now_s: float) -> lis
         return _put_zone(view, name, after, now_s)
     if after == before:
         return []
-    ops: list[Op] = [Put(keys.config(kind, name), codec.encode(after))]
+    text = codec.encode(after)
+    ops: list[Op] = [Put(keys.config(kind, name), text)]
     if isinstance(after, Instance):
         ops += _claim(name, before.id if before else "", after.id, now_s)
         kept = {rule.name for rule in after.rules}
         gone = [rule for rule in before.rules if rule.name not in kept] if before else []
         ops += _unforced(name, gone)
-    return [Unit(ops=tuple(ops), change=_change(kind, name, before, after))]
+    change = Change(
+        action="create" if before is None else "update",
+        kind=kind,
+        name=name,
+        before="" if before is None else codec.encode(before).decode(),
+        after=text.decode(),
+    )
+    return [Unit(ops=tuple(ops), change=change)]
 
 
 def _unforced(name: str, rules: Iterable[Rule]) -> list[Op]:

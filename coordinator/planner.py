@@ -7,6 +7,7 @@ takes time grows with all that is stored, so it is done in threads: the lease an
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -15,17 +16,20 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gtm import codec, keys
+from gtm import codec, heap, keys
 from gtm.config import EXPECT, Variants, read_plain
+from gtm.errors import GtmError
 from gtm.expect import Expectation
 from gtm.model import Resources
-from gtm.ports import Policy, Problem, Review
+from gtm.ports import Effects, Policy, Problem, Review
 from gtm.state import Identity
 from gtm.store import Delete, Store
 from gtm.view import View
 
-from . import brake, plan
+from . import brake, plan, touched
 from .plan import Change, Link, Plain, Unit
+
+log = logging.getLogger("coordinator")
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -84,6 +88,17 @@ class Planner:
 
     async def plan(self, view: View, request: Request, *, braked: bool = True) -> Planned:
         """The plan for `request` on `view`. Raises StoreError, TimeoutError."""
+        with heap.uncollected():
+            return (await self._plan(view, request, braked=braked, told=False))[0]
+
+    async def shown(self, view: View, request: Request) -> tuple[Planned, Effects]:
+        """The plan, and what it changes in answers as far as that can be told in time."""
+        with heap.uncollected():
+            return await self._plan(view, request, braked=True, told=True)
+
+    async def _plan(
+        self, view: View, request: Request, *, braked: bool, told: bool
+    ) -> tuple[Planned, Effects]:
         now_s = self._wall_s()
         ids = await self._ids(request)
         whole, problems = await asyncio.to_thread(
@@ -92,23 +107,42 @@ class Planner:
         for kind, name in request.removed:
             whole.get(kind, {}).pop(name, None)
         review = await self._judged(whole, request)
+        wanted = review.resources
         problems += review.problems
-        if review.resources is None or any(problem.severity == "error" for problem in problems):
-            return Planned(view=view, problems=tuple(problems))
+        if wanted is None or any(problem.severity == "error" for problem in problems):
+            return Planned(view=view, problems=tuple(problems)), Effects()
+        effects = asyncio.ensure_future(self._effects(view, wanted if told else None))
+        try:  # the policy's process works beside us
+            found = await asyncio.to_thread(_links, view, wanted, request, ids, now_s)
+            if isinstance(found, Problem):
+                return Planned(view=view, problems=(*problems, found)), Effects()
+            refusal = ""
+            if request.atomic and len(found) > 1:
+                refusal = (
+                    f"the change takes {len(found)} transactions and --atomic allows one: "
+                    "apply it in parts, or without --atomic"
+                )
+            elif braked and not request.allow_mass_change:
+                refusal = brake.refusal(view, wanted)
+            problems += await self._broken_prefix(view, found)
+            planned = Planned(view=view, problems=tuple(problems), links=found, refusal=refusal)
+            return planned, await effects
+        finally:
+            effects.cancel()
+
+    async def _effects(self, view: View, wanted: Resources | None) -> Effects:
+        """What changes in answers when `wanted` stands."""
+        if wanted is None:
+            return Effects()
+        seen = await asyncio.to_thread(touched.touched, touched.stored(view), wanted)
+        if not seen.names:
+            return Effects(leaving=seen.leaving)
         try:
-            links = await asyncio.to_thread(_links, view, review.resources, request, ids, now_s)
-        except ValueError as error:
-            return Planned(view=view, problems=(*problems, Problem(text=str(error))))
-        refusal = ""
-        if request.atomic and len(links) > 1:
-            refusal = (
-                f"the change takes {len(links)} transactions and --atomic allows one: "
-                "apply it in parts, or without --atomic"
-            )
-        elif braked and not request.allow_mass_change:
-            refusal = brake.refusal(view, review.resources)
-        problems += await self._broken_prefix(view, links)
-        return Planned(view=view, problems=tuple(problems), links=links, refusal=refusal)
+            changed = await self._policy.effects(seen.before, seen.after, seen.names)
+        except (GtmError, TimeoutError) as error:
+            log.warning("the effects of a plan could not be told: %s", error)
+            return Effects(skipped=len(seen.names) + seen.skipped, leaving=seen.leaving)
+        return Effects(changed=changed, skipped=seen.skipped, leaving=seen.leaving)
 
     async def _judged(self, whole: Plain, request: Request) -> Review:
         if not request.expectations:
@@ -154,10 +188,13 @@ class Planner:
 
 def _links(
     view: View, wanted: Resources, request: Request, ids: Mapping[str, Identity], now_s: float
-) -> tuple[Link, ...]:
-    """The chain from `view` to `wanted`; ValueError where a unit fits no transaction."""
-    units = plan.units(view, wanted, _names(view, request), ids, now_s)
-    return plan.chain([*units, *(_forgotten(view, region) for region in request.forget)])
+) -> tuple[Link, ...] | Problem:
+    """The chain from `view` to `wanted`; a problem where a unit fits no transaction."""
+    try:
+        units = plan.units(view, wanted, _names(view, request), ids, now_s)
+        return plan.chain([*units, *(_forgotten(view, region) for region in request.forget)])
+    except ValueError as error:
+        return Problem(text=str(error))
 
 
 def _names(view: View, request: Request) -> dict[str, set[str]]:

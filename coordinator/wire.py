@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gtm.ports import Problem
+from gtm.ports import Effect, Problem
 from gtm.state import Force, Health
 from gtm.v1 import operator_pb2 as pb
 
@@ -30,6 +30,20 @@ def changes(found: Iterable[Change]) -> list[pb.Change]:
     return [
         pb.Change(
             action=one.action, kind=one.kind, name=one.name, before=one.before, after=one.after
+        )
+        for one in found
+    ]
+
+
+def effects(found: Iterable[Effect]) -> list[pb.Effect]:
+    """Answers that change, in their order."""
+    return [
+        pb.Effect(
+            instance=one.instance,
+            line=one.line,
+            type=one.type,
+            before=one.before,
+            after=one.after,
         )
         for one in found
     ]

@@ -8,20 +8,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gtm.ports import Problem
+import msgspec
+
+from gtm.ports import Effect, Effects, Problem
 from gtm.v1 import operator_pb2 as pb
 
 from . import show
-
-if TYPE_CHECKING:
-    from .effects import Effects
 
 MAX_EFFECTS = 40
 """Changed answers that the human form lists."""
 MAX_VALUE_CHARS = 100
 """Longer values are cut in the diff; `-o json` has them whole."""
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 
 
@@ -63,6 +63,24 @@ def render(changes: Iterable[pb.Change]) -> str:
             fields = []
         blocks.append("\n".join((title, *fields)))
     return "\n".join(blocks)
+
+
+def effects(plan: pb.PlanResponse) -> Effects:
+    """What a coordinator said that a plan changes in answers."""
+    return Effects(
+        changed=tuple(
+            Effect(
+                instance=one.instance,
+                line=one.line,
+                type=one.type,
+                before=one.before,
+                after=one.after,
+            )
+            for one in plan.effects
+        ),
+        skipped=plan.not_compared,
+        leaving=plan.addresses_leaving,
+    )
 
 
 def render_effects(found: Effects) -> str:
@@ -143,14 +161,14 @@ def _named(value: Any) -> dict[str, Any] | None:
 
 
 def _data(text: str) -> dict[str, Any]:
-    data = json.loads(text) if text else {}
+    data = msgspec.json.decode(text) if text else {}
     return data if isinstance(data, dict) else {}
 
 
 def _cut(value: Any) -> str:
     if value is None:
         return "(absent)"
-    text = json.dumps(value, ensure_ascii=False)
+    text = _JSON.encode(value)
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 3] + "..."
 
 

@@ -1,86 +1,29 @@
 """What a plan changes in answers: who would get something else, with everything healthy.
 
-The difference between two whole sets, line by line of the instances that the plan touches. Health
+The difference between two sets, line by line of the instances that a plan touches. Health
 and forces of the moment are left out: `gtm explain` and `gtm simulate` show those. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from msgspec import Struct
+from collections.abc import Iterable, Mapping, Sequence
 
 from gtm.model import ClientLine, Instance, Resources
+from gtm.ports import Effect
 from gtm.view import View
-from resolver.clients import own_lines
 from resolver.place import Unplaced
 
 from . import whatif
 
-MAX_INSTANCES = 200
-"""The most instances whose answers are compared; further ones are counted."""
 
+def effects(before: Resources, after: Resources, names: Sequence[str]) -> tuple[Effect, ...]:
+    """What differs in the answers of the instances `names` between two sets, each valid.
 
-class Effect(Struct, frozen=True, kw_only=True):
-    """What clients of a line get of an instance before and after; "" stands for no such name."""
-
-    instance: str
-    line: str
-    type: str
-    before: str
-    after: str
-
-
-class Effects(Struct, frozen=True, kw_only=True):
-    """Answers that change, how many touched instances were not looked at, addresses that go."""
-
-    changed: tuple[Effect, ...] = ()
-    skipped: int = 0
-    leaving: int = 0
-
-
-def effects(before: Resources, after: Resources) -> Effects:
-    """The difference in answers between two sets that are each valid."""
-    touched = sorted(_touched(before, after))
+    The sets may be no more than what those instances answer from (`coordinator.touched`).
+    """
+    sets = (before, after)
     views = (_view(before), _view(after))
-    changed = [
-        found
-        for name in touched[:MAX_INSTANCES]
-        for found in _compared(name, (before, after), views)
-    ]
-    return Effects(
-        changed=tuple(changed),
-        skipped=max(0, len(touched) - MAX_INSTANCES),
-        leaving=len(_serving(before) - _serving(after)),
-    )
-
-
-def _serving(resources: Resources) -> set[tuple[str, str]]:
-    return {
-        (name, address.value)
-        for name, pool in resources.pools.items()
-        for address in pool.addresses
-        if address.mode not in ("offline", "manual_down")
-    }
-
-
-def _touched(before: Resources, after: Resources) -> set[str]:
-    """The instances that differ, or name a pool or a line that does."""
-    pools = _differing(before.pools, after.pools)
-    lines = _differing(before.lines, after.lines)
-    regions = bool(_differing(before.regions, after.regions))
-    names = set(_differing(before.instances, after.instances))
-    for resources in (before, after):
-        for name, instance in resources.instances.items():
-            mentioned = own_lines(_texts(instance), resources.lines) if lines else ()
-            if regions or pools & {*instance.pools()} or lines & {*mentioned}:
-                names.add(name)
-    return names
-
-
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    return tuple(found for name in names for found in _compared(name, sets, views))
 
 
 def _texts(instance: Instance) -> list[str]:

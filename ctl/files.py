@@ -5,9 +5,8 @@ Raises RefusedError where a file is wrong; the rules are those of `ctl.validate`
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gtm import codec
@@ -51,38 +50,15 @@ def plain(resources: Resources) -> dict[str, dict[str, Any]]:
     }
 
 
+def given(reading: Reading) -> Mapping[str, Mapping[str, Any]]:
+    """The resources of a reading as plain data, for an apply to send."""
+    return reading.written or plain(reading.sound)
+
+
 def expected(reading: Reading) -> dict[str, list[Any]]:
     """The expectations beside resources as plain data, under their key; nothing without any."""
     found = [codec.plain(one) for one in reading.expectations]
     return {EXPECT: found} if found else {}
-
-
-def before_and_after(
-    stored: dict[str, dict[str, Any]], changes: Iterable[pb.Change]
-) -> tuple[Resources, Resources] | None:
-    """The whole stored set and what a plan makes of it, both judged by the coordinator already.
-
-    None where either can't be read: the coordinator is of another version.
-    """
-    after = {kind: dict(named) for kind, named in stored.items()}
-    for change in changes:
-        named = after.setdefault(change.kind, {})
-        if change.after:
-            named[change.name] = json.loads(change.after)
-        else:
-            named.pop(change.name, None)
-    try:
-        return _trusted(stored), _trusted(after)
-    except (ValueError, KeyError):
-        return None
-
-
-def _trusted(data: dict[str, dict[str, Any]]) -> Resources:
-    found: dict[str, Any] = {
-        kind: {name: codec.resource(kind, one) for name, one in named.items()}
-        for kind, named in copy.deepcopy(data).items()
-    }
-    return Resources(**found)
 
 
 def located(messages: Iterable[pb.Problem], reading: Reading) -> list[Problem]:

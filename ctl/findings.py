@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from gtm.config import Variants
-from gtm.lines import RESERVED
+from gtm.lines import is_own
 from gtm.model import TYPES, Location, Resources
 from gtm.places import MAX_PROBLEMS, nearest
 from gtm.ports import Problem
@@ -52,6 +52,11 @@ class Findings:
             self._problems.append(Problem(text=text, path=path, severity=severity))
         else:
             self._left_out += 1
+
+    @property
+    def number(self) -> int:
+        """How many problems were found so far."""
+        return len(self._problems) + self._left_out
 
     def error(self, path: str, text: str) -> None:
         """Note what refuses the set."""
@@ -119,8 +124,3 @@ class Findings:
         if self._left_out:
             ordered.append(Problem(text=f"and {self._left_out:,} more problems"))
         return tuple(ordered)
-
-
-def is_own(line: str) -> bool:
-    """Whether a line in its canonical text is the name of one of `lines`."""
-    return ":" not in line and line not in RESERVED

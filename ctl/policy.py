@@ -15,9 +15,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from gtm import codec
 from gtm.errors import GtmError
 from gtm.expect import Expectation
-from gtm.ports import Question, Review
+from gtm.model import Resources
+from gtm.ports import Effect, Question, Review
 from gtm.view import View
 
 from .policy_child import LENGTH, MAX_MESSAGE_BYTES, READY, Rules
@@ -43,6 +45,12 @@ class DirectPolicy:
     ) -> Review:
         """Read and check a whole set (kind -> name -> plain data in the form of the files)."""
         return self._rules.problems(resources, expectations)
+
+    async def effects(
+        self, before: Resources, after: Resources, names: Sequence[str]
+    ) -> tuple[Effect, ...]:
+        """Which answers of the instances `names` differ between two sets."""
+        return self._rules.effects(before, after, names)
 
     async def explain(self, view: View, question: Question) -> str:
         """The JSON text of `gtm explain -o json`; LookupError where nothing has that name."""
@@ -79,6 +87,13 @@ class ChildPolicy:
         """Read and check a whole set; TimeoutError past the deadline."""
         return cast(Review, await self._call("problems", resources, tuple(expectations)))
 
+    async def effects(
+        self, before: Resources, after: Resources, names: Sequence[str]
+    ) -> tuple[Effect, ...]:
+        """Which answers of the instances `names` differ between two sets; TimeoutError."""
+        found = await self._call("effects", before, after, tuple(names))
+        return cast(tuple[Effect, ...], found)
+
     async def explain(self, view: View, question: Question) -> str:
         """The JSON text of `gtm explain -o json`; LookupError, TimeoutError."""
         return cast(str, await self._call("explain", view, question))
@@ -93,7 +108,7 @@ class ChildPolicy:
         async with self._turn:
             await self._end()
 
-    async def _call(self, method: str, *arguments: object) -> object:
+    async def _call(self, method: str, *arguments: object) -> Any:
         if self._waiting >= MAX_WAITING:
             raise TimeoutError(f"{MAX_WAITING} requests wait for a judgement already; try later")
         self._waiting += 1
@@ -122,6 +137,9 @@ class ChildPolicy:
         match answer:
             case ("ok", value):
                 return value
+            case ("reviewed", packed, problems):
+                resources = await asyncio.to_thread(codec.unpacked, packed, Resources)
+                return Review(resources=resources, problems=problems)
             case ("lookup", text):
                 raise LookupError(text)
             case ("value", text):
@@ -164,7 +182,7 @@ class ChildPolicy:
         await child.wait()
 
 
-async def _exchange(child: asyncio.subprocess.Process, body: bytes) -> object:
+async def _exchange(child: asyncio.subprocess.Process, body: bytes) -> Any:
     assert child.stdin is not None
     if len(body) > MAX_MESSAGE_BYTES:
         return ("error", f"more than {MAX_MESSAGE_BYTES // 2**20} MiB at once")
@@ -173,7 +191,7 @@ async def _exchange(child: asyncio.subprocess.Process, body: bytes) -> object:
     return await _receive(child)
 
 
-async def _receive(child: asyncio.subprocess.Process) -> object:
+async def _receive(child: asyncio.subprocess.Process) -> Any:
     assert child.stdout is not None
     (length,) = struct.unpack(LENGTH, await child.stdout.readexactly(struct.calcsize(LENGTH)))
     return pickle.loads(await child.stdout.readexactly(length))

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from msgspec.structs import replace
 
+from gtm import codec, heap
+
 if TYPE_CHECKING:
     from gtm.expect import Expectation
-    from gtm.ports import Question, Review
+    from gtm.model import Resources
+    from gtm.ports import Effect, Question, Review
     from gtm.view import View
     from resolver.geo_files import GeoFiles
     from resolver.place import Locator
@@ -56,6 +59,14 @@ class Rules:
         if not found:
             return review
         return replace(review, resources=None, problems=(*found, *review.problems))
+
+    def effects(
+        self, before: Resources, after: Resources, names: Sequence[str]
+    ) -> tuple[Effect, ...]:
+        """Which answers of the instances `names` differ between two sets."""
+        from .effects import effects
+
+        return effects(before, after, names)
 
     def explain(self, view: View, question: Question) -> str:
         """The JSON text of `gtm explain -o json`; LookupError where nothing has that name."""
@@ -94,15 +105,24 @@ def _calls(source: BinaryIO, calls: queue.Queue[tuple[str, tuple[Any, ...]]]) ->
         os._exit(0)
 
 
-def _answer(rules: Rules, method: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+def _answer(rules: Rules, method: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
         if method == "problems":
-            return "ok", rules.problems(*arguments)
+            return _reviewed(rules.problems(*arguments))
+        if method == "effects":
+            return "ok", rules.effects(*arguments)
         return _explained(rules, *arguments)
     except LookupError as error:
         return "lookup", str(error.args[0]) if error.args else str(error)
     except Exception as error:  # said to the caller, who says it to the user
         return "error", f"{type(error).__name__}: {error}"
+
+
+def _reviewed(review: Review) -> tuple[Any, ...]:
+    """A review as it travels: a sound set is large, and msgspec's own form is the quickest."""
+    if review.resources is None:
+        return "ok", review
+    return "reviewed", codec.packed(review.resources), review.problems
 
 
 def _explained(rules: Rules, view: View, question: Question) -> tuple[str, Any]:
@@ -126,7 +146,9 @@ def main() -> None:
     _send(sink, READY)
     while True:
         method, arguments = calls.get()
-        _send(sink, _answer(rules, method, arguments))
+        with heap.uncollected():
+            _send(sink, _answer(rules, method, arguments))
+            del arguments
 
 
 def _send(sink: BinaryIO, answer: object) -> None:

@@ -27,13 +27,19 @@ def judge(findings: Findings, static: Static, own: Own) -> None:
     """
     ids: dict[str, str] = {}
     holders: dict[str, str] = {}
+    unshadowed: set[tuple[tuple[tuple[str, ...], str], ...]] = set()  # nothing else is asked there
     for name, instance in findings.resources.instances.items():
         path = f"instances.{name}"
         if _identity(findings, path, name, instance, ids):
             _access_names(findings, path, name, instance, holders, static)
         _ttls(findings, path, instance)
         _rules(findings, path, instance)
-        rules_shadowed.judge(findings, path, instance.rules, own)
+        lines = tuple([(rule.lines, rule.on_exhausted) for rule in instance.rules])
+        if lines not in unshadowed:
+            before = findings.number
+            rules_shadowed.judge(findings, path, instance.rules, own)
+            if findings.number == before:
+                unshadowed.add(lines)
         rules_tiers.judge(findings, path, instance)
     rules_domains.judge(findings, static, holders)
 

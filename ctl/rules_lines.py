@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from gtm.lines import RESERVED, Line, parse_line
+from gtm.lines import RESERVED, Line, is_own, parse_line
 from gtm.model import ClientLine
 
-from .findings import Findings, is_own
+from .findings import Findings
 from .rules_loops import shown, walk
 
 MAX_LINE_DEPTH = 16

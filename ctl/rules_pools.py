@@ -5,14 +5,12 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from gtm.forms import is_domain
-from gtm.model import Address, Mode, Pool
+from gtm.model import OUT, Address, Pool
 
 from .findings import Findings
 
 MAX_ADDRESSES = 4_096
 """The most members of one pool: its published state stays far below what one request holds."""
-OUT: tuple[Mode, ...] = ("offline", "manual_down")
-"""Modes of members that nothing ever answers or counts."""
 
 
 def judge(findings: Findings) -> None:

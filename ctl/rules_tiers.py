@@ -33,8 +33,9 @@ def judge(findings: Findings, path: str, instance: Instance) -> None:
             _tier(findings, f"{place}.tiers[{number}]", tier)
     _fallback(findings, f"{path}.when_all_down", instance)
     known = findings.resources.pools
-    if all(name in known and known[name].addresses for name in instance.pools()):
-        _dead_ends(findings, path, instance)
+    names = instance.pools()
+    if all(name in known and known[name].addresses for name in names):
+        _dead_ends(findings, path, instance, names)
 
 
 def _tier(findings: Findings, path: str, tier: Tier) -> None:
@@ -190,7 +191,7 @@ def _fallback(findings: Findings, path: str, instance: Instance) -> None:
 # ---- dead ends -------------------------------------------------------------------------------
 
 
-def _dead_ends(findings: Findings, path: str, instance: Instance) -> None:
+def _dead_ends(findings: Findings, path: str, instance: Instance, used: tuple[str, ...]) -> None:
     """Note rules whose clients can get no answer, whatever is up."""
     pools = findings.resources.pools
     down = instance.when_all_down
@@ -211,7 +212,8 @@ def _dead_ends(findings: Findings, path: str, instance: Instance) -> None:
                 "its clients can reach no answer, all members on their way are offline or "
                 f"manual_down: {steps}; say on_exhausted: widen, or when_all_down: nodata",
             )
-    _no_ipv4(findings, path, instance)
+    if any(pools[name].type != "ipv4" for name in used):
+        _no_ipv4(findings, path, instance)
 
 
 def _may_serve(rule: Rule, findings: Findings) -> bool:
@@ -235,9 +237,6 @@ def _steps(rule: Rule) -> Iterable[str]:
 
 def _no_ipv4(findings: Findings, path: str, instance: Instance) -> None:
     """Warn of clients that find IPv6 alone, where those of `default` find IPv4 too."""
-    pools = findings.resources.pools
-    if all(pools[name].type == "ipv4" for name in instance.pools()):
-        return
     own = [rule for rule in instance.rules if "default" in rule.lines]
     if not own or "ipv4" not in _families(findings, own):
         return

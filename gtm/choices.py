@@ -6,6 +6,7 @@ user) and gives its plain form back (`plain`). Values only; what they mean is de
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ class PoolRef(_Choice):
         if isinstance(value, PoolRef):
             return value
         if isinstance(value, str):
-            return cls(pool=forms.label(value))
+            return _named(value)
         if not isinstance(value, Mapping):
             raise ValueError("must be the name of a pool or {pool: NAME, weight: W, lines: [...]}")
         _only(value, ("pool", "weight", "lines"), ("pool",))
@@ -80,6 +81,12 @@ class PoolRef(_Choice):
             return self.pool
         weight = {} if self.weight == 1 else {"weight": self.weight}
         return {"pool": self.pool, **weight, **({"lines": list(self.lines)} if self.lines else {})}
+
+
+@functools.lru_cache(maxsize=4096)
+def _named(name: str) -> PoolRef:
+    """The pool of that name, alone: most tiers say no more, and several name the same."""
+    return PoolRef(pool=forms.label(name))
 
 
 class AllDown(_Choice):

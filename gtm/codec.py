@@ -67,7 +67,8 @@ def _builtins(value: Any) -> Any:
     return value if value is None or type(value) in _BARE else _enc_hook(value)
 
 
-def _dec_hook(type_: type, value: object) -> object:
+def parsed(type_: type, value: object) -> object:
+    """`value` as one of the types of the model that parse (msgspec's `dec_hook`); ValueError."""
     if type_ in _PARSED:
         return type_.parse(value)  # type: ignore[attr-defined]
     raise NotImplementedError(f"{type_.__name__} has no JSON form")
@@ -145,7 +146,17 @@ def convert(data: Any, type_: type[T]) -> T:
         data |= {"port": port, "options": canonical(options).decode()}
     elif type_ in (PoolState, Pool) or type_.__name__ == "Instance":
         data = _fold(data)
-    return msgspec.convert(data, type_, dec_hook=_dec_hook)
+    return msgspec.convert(data, type_, dec_hook=parsed)
+
+
+def packed(value: object) -> bytes:
+    """Any value of model or state as bytes for another process of this version; quick."""
+    return msgspec.msgpack.encode(value, enc_hook=_enc_hook)
+
+
+def unpacked(data: bytes, type_: type[T]) -> T:
+    """What `packed` gave; ValueError where it is something else."""
+    return msgspec.msgpack.decode(data, type=type_, dec_hook=parsed)
 
 
 def resource(kind: str, data: Any) -> Resource:

@@ -7,14 +7,15 @@ together is decided behind `gtm.ports.Policy`. Its place: first, before anything
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from gtm import forms, unsupported
+from gtm import forms, quick_set, unsupported
 from gtm.decode import read
 from gtm.document import MAX_DOCUMENT_BYTES, Node, Unreadable, from_bytes, from_plain
 from gtm.expect import MAX_EXPECTATIONS, Expectation
@@ -50,13 +51,15 @@ class Reading(Review, frozen=True, kw_only=True):
     """A review that also knows what was well formed beside the errors, and where all of it stood.
 
     `sound` holds the resources without errors of their own, `broken` (kind, name) of the others:
-    rules over the whole set can judge the first without stumbling over the second.
+    rules over the whole set can judge the first without stumbling over the second. `written` has
+    the resources as plain data where that was at hand (treat it as read-only), else nothing.
     """
 
     sound: Resources = field(default_factory=Resources)
     broken: frozenset[tuple[str, str]] = frozenset()
     origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict)
     expectations: tuple[Expectation, ...] = ()
+    written: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def located(self, problem: Problem) -> Problem:
         """`problem` with the file and line of the deepest part of its path that was written."""
@@ -75,10 +78,27 @@ class Reading(Review, frozen=True, kw_only=True):
 def read_files(paths: Iterable[str | Path], variants: Variants) -> Reading:
     """All resources of files and directories, as one set; what can't be read is a problem."""
     collected = _Collected(variants)
-    for path in _listed(paths, collected):
+    listed = _listed(paths, collected)
+    files = None if collected.context.problems else quick_set.kept(listed)
+    found = files and quick_set.of_files(files, variants.probes, variants.steering)
+    if not files or not found:
+        return _explained(((path, _octets) for path in listed), collected)
+
+    def again() -> Mapping[tuple[str, str], Origin]:
+        known = ((path, lambda _, raw=raw: raw) for path, raw in files)
+        return _explained(known, _Collected(variants)).origins
+
+    return _plainly_right(found, again)
+
+
+def _explained(
+    files: Iterable[tuple[Path, Callable[[Path], bytes]]], collected: _Collected
+) -> Reading:
+    """What files hold, with the places of all and all problems; each file comes with its reader."""
+    for path, octets in files:
         at = At(collected.context, str(path))
         try:
-            documents = from_bytes(_octets(path), is_json=path.suffix == ".json")
+            documents = from_bytes(octets(path), is_json=path.suffix == ".json")
         except OSError as error:
             at.error(f"cannot be read: {error.strerror}")
         except Unreadable as error:
@@ -87,6 +107,38 @@ def read_files(paths: Iterable[str | Path], variants: Variants) -> Reading:
             for document in documents:
                 collected.document(document, at)
     return collected.reading()
+
+
+def _plainly_right(
+    found: quick_set.Quick, again: Callable[[], Mapping[tuple[str, str], Origin]]
+) -> Reading:
+    """A reading without problems; `again` reads where all of it stands, when that is asked."""
+    return Reading(
+        resources=found.resources,
+        sound=found.resources,
+        origins=_Origins(again),
+        written=found.written,
+    )
+
+
+class _Origins(Mapping[tuple[str, str], Origin]):
+    """Origins that are found when the first is asked for."""
+
+    def __init__(self, find: Callable[[], Mapping[tuple[str, str], Origin]]) -> None:
+        self._find = find
+
+    @functools.cached_property
+    def _found(self) -> Mapping[tuple[str, str], Origin]:
+        return self._find()
+
+    def __getitem__(self, key: tuple[str, str]) -> Origin:
+        return self._found[key]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _octets(path: Path) -> bytes:
@@ -108,6 +160,8 @@ def read_text(text: str, variants: Variants, *, file: str = "", is_json: bool = 
 
 def read_plain(data: Any, variants: Variants) -> Reading:
     """The resources in plain data (kind -> name -> resource), as RPC and the store hold them."""
+    if found := quick_set.of_plain((data,), variants.probes, variants.steering):
+        return _plainly_right(found, dict)
     collected = _Collected(variants)
     at = At(collected.context, "")
     try:

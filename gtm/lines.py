@@ -6,6 +6,7 @@ are those of docs/configuration.md. Who is on a line is decided by the resolver'
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import Literal
@@ -75,6 +76,7 @@ class Line(Struct, frozen=True):
         return ISPS[self.value] if self.kind == "isp" else (int(self.value),)
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_line(text: str) -> Line:
     """`text` as a line; ValueError says in one sentence what is wrong."""
     kind, _, value = text.partition(":")
@@ -114,3 +116,8 @@ def parse_line(text: str) -> Line:
         f"{text!r} is no line; one of default, oversea, continent:XX, country:XX, "
         "subdivision:XX-YY, asn:N, isp:NAME, network:CIDR, or a name under lines"
     )
+
+
+def is_own(text: str) -> bool:
+    """Whether a line in its canonical text is the name of one of `lines`."""
+    return ":" not in text and text not in RESERVED

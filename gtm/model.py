@@ -23,6 +23,8 @@ Family = Literal["ipv4", "ipv6"]
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
 PoolType = Literal["ipv4", "ipv6", "domain"]
 Mode = Literal["smart", "online", "offline", "manual_up", "manual_down"]
+OUT: tuple[Mode, ...] = ("offline", "manual_down")
+"""Modes of members that nothing ever answers or counts."""
 
 
 def _form(name: str) -> Meta:
@@ -138,9 +140,7 @@ class Check(Struct, frozen=True, kw_only=True):
         Share | UnsetType,
         _doc("up again only from this share of healthy regions on; below, the verdict stands"),
     ] = UNSET
-    min_voters: Annotated[Voters, _doc("majority, a count or a share of the regions")] = field(
-        default_factory=Voters
-    )
+    min_voters: Annotated[Voters, _doc("majority, a count or a share of the regions")] = Voters()
     damping: Annotated[
         bool, _doc("hold an address down whose verdict keeps changing, until it is quiet")
     ] = False
@@ -203,17 +203,13 @@ class Pool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     checks: Annotated[tuple[Label, ...], _doc("who judges; none: always up, unmonitored")] = ()
     check_judgement: Annotated[
         Judgement, _doc("how many of its checks must be up, or which, for an address to be up")
-    ] = field(default_factory=Judgement)
+    ] = Judgement()
     addresses: Annotated[tuple[Address, ...], _doc("the members, in order")] = ()
     flatten: Annotated[
         bool, _doc("domain pools: answer the addresses of the names, not a CNAME")
     ] = False
-    steering: Annotated[Steering, _doc("who of the available members is answered")] = field(
-        default_factory=Steering
-    )
-    min_available: Annotated[Least, _doc("count or share below which it is unavailable")] = field(
-        default_factory=Least
-    )
+    steering: Annotated[Steering, _doc("who of the available members is answered")] = Steering()
+    min_available: Annotated[Least, _doc("count or share below which it is unavailable")] = Least()
     floor: Annotated[
         Share | UnsetType,
         _doc("share of its members that health alone never takes out of answers; default: none"),
@@ -225,9 +221,7 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Pools that serve together; the next tier serves when this one is not available."""
 
     pools: Annotated[tuple[PoolRef, ...], _doc("names of pools, or mappings")]
-    steering: Annotated[Steering, _doc("who of the available pools is answered")] = field(
-        default_factory=Steering
-    )
+    steering: Annotated[Steering, _doc("who of the available pools is answered")] = Steering()
     min_available: Annotated[
         Least | None, _doc("addresses over all its pools below which it is unavailable")
     ] = None
@@ -238,7 +232,7 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def names(self) -> tuple[Label, ...]:
         """The names of its pools, in order."""
-        return tuple(ref.pool for ref in self.pools)
+        return tuple([ref.pool for ref in self.pools])
 
 
 class Failover(Struct, frozen=True, kw_only=True):
@@ -253,12 +247,8 @@ class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: Annotated[Label, _doc("unique in the instance")]
     lines: Annotated[tuple[LineText, ...], _doc("which clients")]
     tiers: Annotated[tuple[Tier, ...], _doc("ordered pool sets, the first goes first")]
-    failover: Annotated[Failover, _doc("auto, or {pinned: TIER} counted from 1")] = field(
-        default_factory=Failover
-    )
-    failback: Annotated[Failback, _doc("when an earlier tier that is back takes over")] = field(
-        default_factory=Failback
-    )
+    failover: Annotated[Failover, _doc("auto, or {pinned: TIER} counted from 1")] = Failover()
+    failback: Annotated[Failback, _doc("when an earlier tier that is back takes over")] = Failback()
     on_exhausted: Annotated[
         Literal["stop", "widen"], _doc("stop: when_all_down; widen: the rule of the wider line")
     ] = "stop"
@@ -281,8 +271,8 @@ class Instance(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Literal["", "nodata"], _doc("clients that no rule matches; needed without a default rule")
     ] = ""
     enabled: Annotated[bool, _doc("false: NXDOMAIN")] = True
-    when_all_down: Annotated[AllDown, _doc("what is answered when no tier is available")] = field(
-        default_factory=AllDown
+    when_all_down: Annotated[AllDown, _doc("what is answered when no tier is available")] = (
+        AllDown()
     )
     rules: Annotated[tuple[Rule, ...], _doc("lines to tiers")] = ()
 

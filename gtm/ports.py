@@ -58,6 +58,24 @@ class Question(Struct, frozen=True, kw_only=True):
     client: str = ""
 
 
+class Effect(Struct, frozen=True, kw_only=True):
+    """What clients of a line get of an instance before and after; "" stands for no such name."""
+
+    instance: str
+    line: str
+    type: str
+    before: str
+    after: str
+
+
+class Effects(Struct, frozen=True, kw_only=True):
+    """Answers that change, how many touched instances were not looked at, addresses that go."""
+
+    changed: tuple[Effect, ...] = ()
+    skipped: int = 0
+    leaving: int = 0
+
+
 class Policy(Protocol):
     """Judgement over resources and answers, as the coordinator needs it.
 
@@ -70,6 +88,14 @@ class Policy(Protocol):
         """Read and check a whole set (kind -> name -> plain data in the form of the files).
 
         An expectation that the set does not meet is an error, with its counter-example.
+        """
+
+    async def effects(
+        self, before: Resources, after: Resources, names: Sequence[str]
+    ) -> tuple[Effect, ...]:
+        """Which answers of the instances `names` differ between two sets, with all healthy.
+
+        The sets may be no more than what those instances answer from.
         """
 
     async def explain(self, view: View, question: Question) -> str:

@@ -13,6 +13,8 @@ from fractions import Fraction
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_KEPT = frozenset((str, int))
+"""What is asked again and again, so that it is remembered what it parsed to."""
 MAX_DURATION_MS = 366 * 86_400_000
 """The longest duration that any setting takes: a leap year."""
 
@@ -35,6 +37,10 @@ class Duration:
         """`value` as a duration; ValueError says what would be one."""
         if isinstance(value, Duration):
             return value
+        return _duration(value) if type(value) in _KEPT else cls._parsed(value)
+
+    @classmethod
+    def _parsed(cls, value: object) -> Duration:
         ms: Fraction | None = None
         if isinstance(value, int | float) and not isinstance(value, bool):
             try:
@@ -157,6 +163,10 @@ class Least:
         """`value` as a count or a share; an integer is a count, `any` is 1, `all` is 100%."""
         if isinstance(value, Least):
             return value
+        return _least(value) if type(value) in _KEPT else cls._parsed(value)
+
+    @classmethod
+    def _parsed(cls, value: object) -> Least:
         if value == "any":
             return cls(1)
         if value == "all":
@@ -265,3 +275,13 @@ class Voters:
 
     def __reduce__(self) -> tuple[type[Voters], tuple[int, Fraction | None]]:
         return (Voters, (self.count, self.share))
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _duration(value: object) -> Duration:
+    return Duration._parsed(value)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _least(value: object) -> Least:
+    return Least._parsed(value)

@@ -8,17 +8,14 @@ import json
 import sys
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from gtm import heap
 from gtm.config import Reading
 from gtm.errors import RefusedError, StartError
 from gtm.ports import Problem
 from gtm.v1 import operator_pb2 as pb
 
 from .. import client, diff, files, show
-
-if TYPE_CHECKING:
-    from ..effects import Effects
 
 _ABOUT = {
     "validate": "check files of resources without touching anything",
@@ -50,6 +47,11 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one of the three."""
+    with heap.uncollected():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.command == "validate":
         return _validate(args)
     if args.command == "apply" and not args.yes and not sys.stdin.isatty():
@@ -86,7 +88,7 @@ def _validate(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace, reading: Reading) -> pb.ApplyRequest:
     return pb.ApplyRequest(
-        resources=json.dumps(files.plain(reading.sound) | files.expected(reading)),
+        resources=json.dumps({**files.given(reading), **files.expected(reading)}),
         prune=args.prune,
         atomic=args.atomic,
         allow_mass_change=args.allow_mass_change,
@@ -99,7 +101,6 @@ def _request(args: argparse.Namespace, reading: Reading) -> pb.ApplyRequest:
 async def _plan(args: argparse.Namespace, reading: Reading) -> int:
     async with client.Client.of(args) as asked:
         response = await asked.plan(_request(args, reading))
-        found = await _effects(asked, response)
     problems = files.located(response.problems, reading)
     errors = any(problem.severity == "error" for problem in problems)
     if args.form == "json":
@@ -109,31 +110,20 @@ async def _plan(args: argparse.Namespace, reading: Reading) -> int:
             "refusal": response.refusal,
             "transactions": response.transactions,
             "generation": response.generation,
-            "effects": diff.effects_json(found),
+            "effects": diff.effects_json(diff.effects(response)),
         }
         print(show.as_json(shape))
         return 1 if errors or response.refusal else 0
-    return 0 if _show_plan(response, problems, found) else 1
+    return 0 if _show_plan(response, problems) else 1
 
 
-async def _effects(asked: client.Client, plan: pb.PlanResponse) -> Effects:
-    """What a plan changes in answers; nothing where what is stored can't be compared."""
-    from ..effects import Effects, effects
-
-    if not plan.changes:
-        return Effects()
-    before = json.loads((await asked.get("all")).resources)
-    sets = files.before_and_after(before, plan.changes)
-    return Effects() if sets is None else await asyncio.to_thread(effects, *sets)
-
-
-def _show_plan(response: pb.PlanResponse, problems: Sequence[Problem], effects: Effects) -> bool:
+def _show_plan(response: pb.PlanResponse, problems: Sequence[Problem]) -> bool:
     """Show a plan as people read it; whether apply would do it."""
     if _wrong(problems, "table"):
         return False
     if response.changes:
         print(diff.render(response.changes))
-        print(diff.render_effects(effects), end="")
+        print(diff.render_effects(diff.effects(response)), end="")
     print(diff.counted(response.changes), flush=True)
     if response.refusal:
         print(f"gtm: refused: {response.refusal}", file=sys.stderr)
@@ -145,8 +135,7 @@ async def _apply(args: argparse.Namespace, reading: Reading) -> int:
     async with client.Client.of(args) as asked:
         if args.form != "json":
             plan = await asked.plan(request)
-            effects = await _effects(asked, plan)
-            if not _show_plan(plan, files.located(plan.problems, reading), effects):
+            if not _show_plan(plan, files.located(plan.problems, reading)):
                 return 1
             if not plan.changes:
                 return 0

@@ -65,18 +65,38 @@ class Change(_message.Message):
     def __init__(self, action: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("problems", "changes", "refusal", "transactions", "generation")
+    __slots__ = ("problems", "changes", "refusal", "transactions", "generation", "effects", "not_compared", "addresses_leaving")
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    NOT_COMPARED_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_LEAVING_FIELD_NUMBER: _ClassVar[int]
     problems: _containers.RepeatedCompositeFieldContainer[Problem]
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     refusal: str
     transactions: int
     generation: int
-    def __init__(self, problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., refusal: _Optional[str] = ..., transactions: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
+    effects: _containers.RepeatedCompositeFieldContainer[Effect]
+    not_compared: int
+    addresses_leaving: int
+    def __init__(self, problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., refusal: _Optional[str] = ..., transactions: _Optional[int] = ..., generation: _Optional[int] = ..., effects: _Optional[_Iterable[_Union[Effect, _Mapping]]] = ..., not_compared: _Optional[int] = ..., addresses_leaving: _Optional[int] = ...) -> None: ...
+
+class Effect(_message.Message):
+    __slots__ = ("instance", "line", "type", "before", "after")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    line: str
+    type: str
+    before: str
+    after: str
+    def __init__(self, instance: _Optional[str] = ..., line: _Optional[str] = ..., type: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("applied", "problems", "changes", "refusal", "generation", "revision")

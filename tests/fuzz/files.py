@@ -108,6 +108,13 @@ class Files:
             yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "replace"), is_json=False
         )
 
+    def plain(self, dice: random.Random) -> Any:
+        """Plain data with a few changes, most of them wrong."""
+        data = json.loads(json.dumps(dice.choice(self._plain)))
+        for _ in range(dice.randint(0, 2)):
+            data = _changed(dice, data, self._plain)
+        return data
+
     async def feed(self, given: File, counts: Counter[str]) -> float:
         """Read and judge it as the command does; what is sound survives the store."""
         began = time.thread_time()

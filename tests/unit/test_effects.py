@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
-from ctl import files
+from coordinator.touched import MAX_INSTANCES, touched
+from ctl import effects as compared
 from ctl.diff import render_effects
-from ctl.effects import MAX_INSTANCES, Effects, effects
 from ctl.validate import registered, review
-from gtm import codec
 from gtm.config import read_text
 from gtm.model import Resources
-from gtm.v1 import operator_pb2 as pb
+from gtm.ports import Effects
 from tests.unit.test_simulate import SET
 
 
@@ -20,6 +17,13 @@ def resources(text: str) -> Resources:
     judged = review(read_text(text, registered()), registered())
     assert judged.resources is not None, judged.problems
     return judged.resources
+
+
+def effects(before: Resources, after: Resources) -> Effects:
+    """What a plan from one set to the other tells."""
+    seen = touched(before, after)
+    changed = compared.effects(seen.before, seen.after, seen.names)
+    return Effects(changed=changed, skipped=seen.skipped, leaving=seen.leaving)
 
 
 def told(before: str, after: str) -> list[tuple[str, str, str]]:
@@ -57,16 +61,13 @@ def test_what_comes_and_goes_is_told_and_counted() -> None:
     assert shown.endswith("1 addresses leave service\n")
 
 
-def test_what_is_stored_and_planned_is_compared_as_it_was_judged() -> None:
-    before = resources(SET)
-    pool = codec.plain(before.pools["us"])
-    del pool["addresses"][0]
-    change = pb.Change(action="update", kind="pools", name="us", after=json.dumps(pool))
-    sets = files.before_and_after(files.plain(before), [change])
-    assert sets is not None
-    assert sets[0] == before
-    assert [one.after for one in effects(*sets).changed] == ["us: 192.0.2.4, TTL 60 s"]
-    assert files.before_and_after({"clouds": {"one": {}}}, []) is None
+def test_only_what_a_touched_instance_answers_from_is_compared() -> None:
+    seen = touched(resources(SET), resources(SET.replace("value: 192.0.2.3", "value: 192.0.2.9")))
+    assert seen.names == ("shop",)
+    for side in (seen.before, seen.after):
+        assert side.instances.keys() == {"shop"}
+        assert side.pools.keys() == {*side.instances["shop"].pools()}
+    assert "us: 192.0.2.9" in compared.effects(seen.before, seen.after, seen.names)[0].after
 
 
 def test_a_large_plan_says_how_many_instances_were_not_compared() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import copy
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from coordinator.settings import Settings
 from gtm import codec
 from gtm.memory import MemoryStore
 from gtm.model import TYPES, Resources
-from gtm.ports import Problem, Question, Review
+from gtm.ports import Effect, Problem, Question, Review
 from gtm.view import View
 
 WALL_S = 1_800_000_000.0
@@ -65,6 +65,16 @@ class Accepting:
             return Review(resources=None, problems=tuple(problems))
         known = {kind: read.get(kind, {}) for kind in TYPES}
         return Review(resources=Resources(**known), problems=tuple(problems))
+
+    async def effects(
+        self, before: Resources, after: Resources, names: Sequence[str]
+    ) -> tuple[Effect, ...]:
+        if self.slow:
+            raise TimeoutError
+        return tuple(
+            Effect(instance=name, line="default", type="A", before="", after="something")
+            for name in names
+        )
 
     async def explain(self, view: View, question: Question) -> str:
         if self.slow:

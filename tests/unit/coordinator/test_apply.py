@@ -14,7 +14,7 @@ from coordinator.planner import Request
 from gtm import codec, keys
 from gtm.errors import OutcomeUnknown, StoreUnavailable
 from gtm.memory import MemoryStore
-from gtm.ports import Problem
+from gtm.ports import Effects, Problem
 from gtm.state import Head, Identity, Member, PoolState
 from gtm.store import MAX_OPS, Put
 
@@ -388,14 +388,15 @@ async def test_concurrent_applies_of_two_coordinators_all_take_effect(helpers: A
 async def test_an_apply_is_guarded_by_the_plan_that_was_looked_at(bench: Any, helpers: Any) -> None:
     await bench.apply({"zones": {"gtm.test": helpers.zone()}})
     given = {"pools": {"mine": helpers.pool("192.0.2.1")}}
-    planned = await bench.applier.plan(Request(given=given))
+    planned, effects = await bench.applier.plan(Request(given=given))
     assert planned.generation == 1
+    assert effects == Effects()  # no instance answers from it
     await bench.apply({"pools": {"other": helpers.pool("192.0.2.2")}})
     refused = await bench.apply(given, generation=planned.generation)
     assert not refused.applied
     assert refused.changes == ()
     assert "changed since the plan (generation 1, now 2)" in refused.refusal
-    again = await bench.applier.plan(Request(given=given))
+    again, _ = await bench.applier.plan(Request(given=given))
     assert (await bench.apply(given, generation=again.generation)).applied
 
 
