@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from json.encoder import encode_basestring
 from typing import Any
 
 import msgspec
@@ -168,7 +169,7 @@ def _data(text: str) -> dict[str, Any]:
 def _cut(value: Any) -> str:
     if value is None:
         return "(absent)"
-    text = _JSON.encode(value)
+    text = encode_basestring(value) if type(value) is str else _JSON.encode(value)
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 3] + "..."
 
 

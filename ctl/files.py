@@ -10,18 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gtm import codec
-from gtm.config import EXPECT, Reading, read_files, read_plain
+from gtm.config import EXPECT, Reading, read_files, read_outline, read_plain
 from gtm.errors import RefusedError
 from gtm.model import TYPES, Resources
 from gtm.ports import Problem
 from gtm.v1 import operator_pb2 as pb
 
-from . import client, diff, validate
+from . import client, diff
+from .registry import registered
 
 
 def read(paths: Sequence[str]) -> Reading:
     """What files and folders hold, each resource right in itself; RefusedError with all errors."""
-    reading = read_files(paths, validate.registered())
+    return _sound(read_files(paths, registered()))
+
+
+def outlined(paths: Sequence[str]) -> Reading:
+    """The same for a coordinator to judge: what is written plainly is not judged here."""
+    return _sound(read_outline(paths, registered()))
+
+
+def _sound(reading: Reading) -> Reading:
     if reading.errors:
         raise RefusedError(reading.problems)
     return reading
@@ -29,6 +38,8 @@ def read(paths: Sequence[str]) -> Reading:
 
 def settled(reading: Reading) -> Resources:
     """What was read as a set that stands alone, filled in; RefusedError with all errors."""
+    from . import validate
+
     review = validate.review(reading, validate.registered())
     if review.resources is None:
         raise RefusedError(review.problems)
@@ -38,7 +49,7 @@ def settled(reading: Reading) -> Resources:
 async def stored(asked: client.Client) -> Resources:
     """What a coordinator has stored, filled in; RefusedError where it is no sound set."""
     answer = await asked.get("all")
-    return settled(read_plain(json.loads(answer.resources or "{}"), validate.registered()))
+    return settled(read_plain(json.loads(answer.resources or "{}"), registered()))
 
 
 def plain(resources: Resources) -> dict[str, dict[str, Any]]:

@@ -42,7 +42,8 @@ def _tier(findings: Findings, path: str, tier: Tier) -> None:
     place = f"{path}.pools"
     if not tier.pools:
         findings.error(place, "a tier names at least one pool")
-    findings.twice(place, tier.names())
+    names = tier.names()
+    findings.twice(place, names)
     pools: list[Pool] = []
     for number, ref in enumerate(tier.pools):
         pool = findings.resources.pools.get(ref.pool)
@@ -57,15 +58,15 @@ def _tier(findings: Findings, path: str, tier: Tier) -> None:
     if len(tier.pools) > 1 and not any(ref.weight for ref in tier.pools):
         findings.warn(place, "all weights are 0, which counts as all of them alike")
     if len({answers_cname(pool) for pool in pools}) > 1:
-        names = [name for name in tier.names() if answers_cname(findings.resources.pools.get(name))]
+        cnames = [name for name in names if answers_cname(findings.resources.pools.get(name))]
         findings.error(
             place,
-            f"pool {names[0]!r} answers a CNAME and shares no tier with pools of addresses; "
+            f"pool {cnames[0]!r} answers a CNAME and shares no tier with pools of addresses; "
             "say flatten: true there, or give it a tier of its own",
         )
     elif len(pools) == len(tier.pools) > 0 and all(pool.addresses for pool in pools):
         _most(findings, path, tier, pools)
-    _leaves(findings, place, tier)
+    _leaves(findings, place, tier, names)
 
 
 def _most(findings: Findings, path: str, tier: Tier, pools: list[Pool]) -> None:
@@ -84,13 +85,13 @@ def _most(findings: Findings, path: str, tier: Tier, pools: list[Pool]) -> None:
         )
 
 
-def _leaves(findings: Findings, path: str, tier: Tier) -> None:
+def _leaves(findings: Findings, path: str, tier: Tier, names: tuple[str, ...]) -> None:
     """Note a tier whose different answers can't all be made ahead.
 
     Pools that are all round_robin are one list; else each picks for itself, in every combination
     of as many of them as the tier's steering answers together.
     """
-    named = [findings.resources.pools.get(name) for name in dict.fromkeys(tier.names())]
+    named = [findings.resources.pools.get(name) for name in dict.fromkeys(names)]
     known = [pool for pool in named if pool is not None]
     if sum(map(_values, known)) < MAX_FREE:
         return

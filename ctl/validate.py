@@ -16,18 +16,13 @@ from gtm.config import Reading, Variants, read_files, read_plain
 from gtm.model import Instance, Resources
 from gtm.ports import Problem, Review
 from gtm.state import StoredZone
-from gtm.variants import settings_types
 from gtm.view import View
 from resolver.compiler import compile_table
 from resolver.place import Unplaced
 
 from . import rules_checks, rules_instances, rules_lines, rules_pools, rules_zones
 from .findings import Findings
-
-
-def registered() -> Variants:
-    """The probe types and steering policies that this installation has."""
-    return Variants(settings_types("agent.probes"), settings_types("resolver.steering"))
+from .registry import registered as registered
 
 
 def review_files(paths: Iterable[str | Path], variants: Variants | None = None) -> Review:

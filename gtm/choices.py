@@ -20,7 +20,8 @@ MAX_NAMES = 4096
 class _Choice:
     """A value that does not change and equals every other of its type with the same slots."""
 
-    __slots__: tuple[str, ...] = ()
+    __slots__: tuple[str, ...] = ("_hashed",)
+    _hashed: int
 
     def __init__(self, *values: Any) -> None:
         for name, value in zip(self.__slots__, values, strict=True):
@@ -36,7 +37,11 @@ class _Choice:
         return type(other) is type(self) and other._values() == self._values()
 
     def __hash__(self) -> int:
-        return hash((type(self), *self._values()))
+        try:
+            return self._hashed
+        except AttributeError:
+            object.__setattr__(self, "_hashed", hash((type(self), *self._values())))
+            return self._hashed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}{self._values()!r}"

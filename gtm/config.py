@@ -31,12 +31,15 @@ EXPECT = "expect"
 MAX_FILES = 10_000
 """The most files of one set."""
 
+_Settings = Mapping[str, type[Struct]]
+_Quickly = Callable[[Iterable[Any], _Settings, _Settings], quick_set.Quick | None]
+
 
 class Variants(Struct, frozen=True):
     """The registered settings types by name: of probes and of steering policies."""
 
-    probes: Mapping[str, type[Struct]]
-    steering: Mapping[str, type[Struct]]
+    probes: _Settings
+    steering: _Settings
 
 
 class Origin(Struct, frozen=True):
@@ -77,10 +80,23 @@ class Reading(Review, frozen=True, kw_only=True):
 
 def read_files(paths: Iterable[str | Path], variants: Variants) -> Reading:
     """All resources of files and directories, as one set; what can't be read is a problem."""
+    return _read(paths, variants, quick_set.of_documents)
+
+
+def read_outline(paths: Iterable[str | Path], variants: Variants) -> Reading:
+    """The same for those who have the set judged elsewhere.
+
+    Where all of it is written plainly, nothing but `written` is known of the resources.
+    """
+    return _read(paths, variants, quick_set.outline)
+
+
+def _read(paths: Iterable[str | Path], variants: Variants, quickly: _Quickly) -> Reading:
     collected = _Collected(variants)
     listed = _listed(paths, collected)
     files = None if collected.context.problems else quick_set.kept(listed)
-    found = files and quick_set.of_files(files, variants.probes, variants.steering)
+    documents = files and quick_set.documents(files)
+    found = documents and quickly(documents, variants.probes, variants.steering)
     if not files or not found:
         return _explained(((path, _octets) for path in listed), collected)
 
@@ -160,7 +176,7 @@ def read_text(text: str, variants: Variants, *, file: str = "", is_json: bool = 
 
 def read_plain(data: Any, variants: Variants) -> Reading:
     """The resources in plain data (kind -> name -> resource), as RPC and the store hold them."""
-    if found := quick_set.of_plain((data,), variants.probes, variants.steering):
+    if found := quick_set.of_documents((data,), variants.probes, variants.steering):
         return _plainly_right(found, dict)
     collected = _Collected(variants)
     at = At(collected.context, "")

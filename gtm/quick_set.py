@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from gtm import codec, forms
+from gtm import forms
 from gtm.decode import read
 from gtm.document import MAX_DOCUMENT_BYTES, Unreadable, from_plain
 from gtm.model import TYPES, Resources
@@ -52,65 +52,71 @@ def kept(paths: Iterable[Path]) -> list[tuple[Path, bytes]] | None:
     return found
 
 
-def of_files(
-    files: Iterable[tuple[Path, bytes]],
-    probes: Mapping[str, type[Struct]],
-    steering: Mapping[str, type[Struct]],
-) -> Quick | None:
-    """The set in files; None where it is not plainly right."""
-    documents = []
+def documents(files: Iterable[tuple[Path, bytes]]) -> list[Any] | None:
+    """The documents in files as plain data; None where one is not of the plain forms."""
+    found = []
     for _, raw in files:
         document = from_bytes(raw)
         if document is None:
             return None
-        documents.append(document)
-    return of_plain(documents, probes, steering)
+        found.append(document)
+    return found
 
 
-def of_plain(
-    documents: Iterable[Any],
+def of_documents(
+    given: Iterable[Any],
     probes: Mapping[str, type[Struct]],
     steering: Mapping[str, type[Struct]],
 ) -> Quick | None:
     """The set in documents of plain data; None where it is not plainly right."""
+    found = outline(given, probes, steering)
+    if found is None:
+        return None
     shaped = Shaped(Context(SHAPES, probes, steering))
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in TYPES}
+    values: dict[str, dict[str, Any]] = {}
+    for kind, named in found.written.items():
+        struct = TYPES[kind]
+        values[kind] = {}
+        for name, data in named.items():
+            value = convert(struct, data, shaped)
+            if value is OTHER:
+                value = _explained(struct, data, shaped.context)
+                if value is BAD:
+                    return None
+            values[kind][name] = value
+    return Quick(Resources(**values), found.written)
+
+
+def outline(
+    given: Iterable[Any],
+    probes: Mapping[str, type[Struct]],
+    steering: Mapping[str, type[Struct]],
+) -> Quick | None:
+    """The same without a judgement of the resources, and without them: their names are right."""
     written: dict[str, dict[str, Any]] = {}
-    for document in documents:
+    for document in given:
         if type(document) is not dict:
             return None
         for kind, named in document.items():
             if kind not in TYPES or (named is not None and type(named) is not dict):
                 return None
-            if named and not _kind(kind, named, found[kind], written.setdefault(kind, {}), shaped):
+            if named and not _named(kind, named, written.setdefault(kind, {})):
                 return None
-    return Quick(Resources(**found), written)
+    return Quick(Resources(), written)
 
 
-def _kind(
-    kind: str,
-    named: Mapping[Any, Any],
-    found: dict[str, Any],
-    written: dict[str, Any],
-    shaped: Shaped,
-) -> bool:
-    """Read the resources of one kind into `found` and `written`; False where one is not right."""
+def _named(kind: str, named: Mapping[Any, Any], written: dict[str, Any]) -> bool:
+    """Take the resources of one kind into `written`; False where one has no right name."""
     form = forms.domain if kind == "zones" else forms.label
-    struct = TYPES[kind]
-    for name, given in named.items():
+    for name, data in named.items():
         try:
-            if type(name) is not str or form(name) != name or name in found:
+            if type(name) is not str or form(name) != name or name in written:
                 return False
         except ValueError:
             return False
-        data = {} if given is None else given
-        value = convert(struct, data, shaped)
-        if value is OTHER:
-            value = _explained(struct, data, shaped.context)
-            if value is BAD:
-                return False
-            data = codec.plain(value)
-        found[name], written[name] = value, data
+        if data is not None and type(data) is not dict:
+            return False
+        written[name] = {} if data is None else data
     return True
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from gtm import heap
 from gtm.config import Reading
-from gtm.errors import RefusedError, StartError
+from gtm.errors import RefusedError, StartError, UnreachableError
 from gtm.ports import Problem
 from gtm.v1 import operator_pb2 as pb
 
@@ -56,11 +56,16 @@ def _run(args: argparse.Namespace) -> int:
         return _validate(args)
     if args.command == "apply" and not args.yes and not sys.stdin.isatty():
         raise StartError("apply asks before it changes anything: give --yes off a terminal", 2)
+    work = _plan if args.command == "plan" else _apply
     try:
-        reading = files.read(args.paths)
+        reading = files.outlined(args.paths)
+        try:
+            return asyncio.run(work(args, reading))
+        except UnreachableError:
+            files.read(args.paths)  # what is wrong by itself can be told all the same
+            raise
     except RefusedError as error:
         return _wrong(error.problems, args.form)
-    return asyncio.run(_plan(args, reading) if args.command == "plan" else _apply(args, reading))
 
 
 def _wrong(problems: Sequence[Problem], form: str) -> int:

@@ -34,7 +34,7 @@ PIECES = (
 
 def slowly(data: Any) -> Reading:
     """What the reader that explains says of plain data."""
-    with mock.patch.object(quick_set, "of_plain", return_value=None):
+    with mock.patch.object(quick_set, "of_documents", return_value=None):
         return read_plain(data, VARIANTS)
 
 
@@ -82,7 +82,7 @@ def test_what_a_library_writes_is_read_alike(data: dict[str, Any], flow: bool, w
 @given(sets)
 @settings(max_examples=150, deadline=None)
 def test_a_right_set_is_read_to_the_same_resources(data: dict[str, Any]) -> None:
-    found = quick_set.of_plain((data,), VARIANTS.probes, VARIANTS.steering)
+    found = quick_set.of_documents((data,), VARIANTS.probes, VARIANTS.steering)
     told = slowly(data)
     assert told.problems == ()
     if found is not None:
@@ -96,7 +96,7 @@ def test_a_wrong_set_is_never_read_quickly() -> None:
     taken = 0
     for seed in range(1_500):
         data = files.plain(random.Random(seed))
-        found = quick_set.of_plain((data,), VARIANTS.probes, VARIANTS.steering)
+        found = quick_set.of_documents((data,), VARIANTS.probes, VARIANTS.steering)
         told = slowly(data)
         if found is not None:
             taken += 1

@@ -444,7 +444,7 @@ async def test_apply_shows_the_plan_and_then_what_was_done(
     status, out, _ = await coordinator.gtm("apply", file, "--yes", "--prune")
     assert status == 0
     assert out.splitlines()[-1] == "1 created, 1 updated (generation 3)"
-    plan, _, apply = coordinator.script.asked
+    plan, apply = coordinator.script.asked
     assert plan.prune
     assert apply.prune
     assert plan.request_id == apply.request_id != ""
