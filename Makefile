@@ -110,6 +110,7 @@ bench: $(VENV)/.dev  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_responder.py
 	$(BIN)/python benchmarks/bench_compile.py
+	$(BIN)/python benchmarks/bench_plan.py
 	$(BIN)/python benchmarks/bench_failover.py
 
 bench-dns: $(VENV)/.dev  ## the responder beside its peers
