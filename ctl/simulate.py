@@ -1,4 +1,4 @@
-"""Answers and load shares under a what-if: other configuration, pools and addresses down.
+"""Answers and load shares under a what-if: other configuration; pools, addresses, regions down.
 
 Reads values, touches nothing. The load of an address is the share of the clients that take it
 first: all clients of a name, by the share that each line or sample has of them.
@@ -12,14 +12,18 @@ from typing import Any
 
 from msgspec import Struct
 
+from coordinator.events import TargetKey
 from gtm.lines import parse_line
 from gtm.model import FAMILIES, Instance, Resources
 from resolver.place import Locator
 
-from . import whatif
+from . import votes, whatif
+from .votes import Heard, Turn
 from .whatif import Answered
 
 _TYPES = {"ipv4": "A", "ipv6": "AAAA"}
+REGION = "region:"
+"""What a region's name follows where other targets may stand too."""
 MAX_ROWS = 100_000
 """The most rows of one simulation."""
 
@@ -42,11 +46,15 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """Rows, the load of each address (instance -> address -> share), and what is doubtful."""
+    """Rows, the load of each address (instance -> address -> share), and what is doubtful.
+
+    `turns` are the verdicts that another set of regions makes others, or leaves pending.
+    """
 
     rows: tuple[Row, ...]
     load: Mapping[str, Mapping[str, Fraction]]
     warnings: tuple[str, ...]
+    turns: tuple[Turn, ...] = ()
 
 
 def simulate(
@@ -57,16 +65,25 @@ def simulate(
     clients: Sequence[Share] = (),
     instances: Sequence[str] = (),
     load: Fraction | None = None,
+    added: Sequence[str] = (),
+    known: Mapping[TargetKey, Heard] | None = None,
 ) -> Outcome:
     """The outcome for `instances` (default: all) and `clients` (default: every line of each).
 
     `load` is the whole load of each instance in the unit of the addresses' capacities: an address
-    that would get more than its capacity is warned of. ValueError names what is unknown.
+    that would get more than its capacity is warned of. Of what is `down` and `added`, `region:NAME`
+    is a region; verdicts are then judged of the votes that are `known` (else: all up). ValueError
+    names what is unknown.
     """
     for name in instances:
         if name not in resources.instances:
             raise ValueError(f"there is no instance {name!r}")
-    view = whatif.view_of(resources, whatif.states(resources, down))
+    for target in added:
+        if not target.startswith(REGION):
+            raise ValueError(f"{target!r} can't be added, only {REGION}NAME; else change the files")
+    verdicts = votes.judge(resources, known, down=_regions(down), added=_regions(added))
+    out = [target for target in down if not target.startswith(REGION)]
+    view = whatif.view_of(resources, whatif.states(resources, out, verdicts.healths))
     rows: list[Row] = []
     totals: dict[str, dict[str, Fraction]] = {}
     for name in instances or sorted(resources.instances):
@@ -95,7 +112,12 @@ def simulate(
                 for address, fraction in found.shares().items():
                     of[address] = of.get(address, Fraction(0)) + fraction * part
     warnings = tuple(_overloads(resources, totals, load)) if load is not None else ()
-    return Outcome(rows=tuple(rows), load=totals, warnings=warnings)
+    return Outcome(rows=tuple(rows), load=totals, warnings=warnings, turns=verdicts.turns)
+
+
+def _regions(targets: Sequence[str]) -> list[str]:
+    """The regions among targets."""
+    return [one.removeprefix(REGION) for one in targets if one.startswith(REGION)]
 
 
 def _lines(instance: Instance) -> list[Share]:

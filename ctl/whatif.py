@@ -10,13 +10,15 @@ import ipaddress
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from fractions import Fraction
+from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from coordinator import pool as judgement
+from coordinator.events import TargetKey
 from gtm.lines import Line, parse_line
-from gtm.model import ClientLine, Pool, Resources
+from gtm.model import Address, Check, ClientLine, Pool, Resources, target_port
 from gtm.ports import Question
 from gtm.state import Health, Member, PoolState, StoredZone
 from gtm.view import View
@@ -142,13 +144,20 @@ def _place(line: Line) -> Place:
 # ---- states ------------------------------------------------------------------------------------
 
 
-def states(resources: Resources, down: Collection[str] = ()) -> dict[str, PoolState]:
+def states(
+    resources: Resources,
+    down: Collection[str] = (),
+    healths: Mapping[TargetKey, Health] = MappingProxyType({}),
+) -> dict[str, PoolState]:
     """The state of every pool with all healthy but `down`: POOL, POOL/ADDRESS or ADDRESS.
 
-    ValueError names what is no pool and no address.
+    `healths` are verdicts that are known better. ValueError names what is no pool and no address.
     """
     _known(resources, down)
-    return {name: _state(name, pool, down) for name, pool in resources.pools.items()}
+    return {
+        name: _state(name, pool, down, resources.checks, healths)
+        for name, pool in resources.pools.items()
+    }
 
 
 def _known(resources: Resources, down: Collection[str]) -> None:
@@ -162,11 +171,22 @@ def _known(resources: Resources, down: Collection[str]) -> None:
             raise ValueError(f"pool {name} has no address {value!r}")
 
 
-def _state(name: str, pool: Pool, down: Collection[str]) -> PoolState:
-    healthy: list[list[tuple[str, Health]]] = [
+def _state(
+    name: str,
+    pool: Pool,
+    down: Collection[str],
+    checks: Mapping[str, Check],
+    healths: Mapping[TargetKey, Health],
+) -> PoolState:
+    verdicts: list[list[tuple[str, Health]]] = [
         [(check, "up") for check in address.checked_by(pool)] for address in pool.addresses
     ]
-    state = judgement.judge(pool, healthy, None, patient=False, generation=0, wall_s=0.0)
+    if healths:
+        verdicts = [
+            [(check, healths.get(_target(check, checks[check], address), "up")) for check, _ in row]
+            for row, address in zip(verdicts, pool.addresses, strict=True)
+        ]
+    state = judgement.judge(pool, verdicts, None, patient=False, generation=0, wall_s=0.0)
     assert state is not None  # only a patient judgement waits
     members = tuple(
         _down(member)
@@ -175,6 +195,10 @@ def _state(name: str, pool: Pool, down: Collection[str]) -> PoolState:
         for member in state.members
     )
     return replace(state, members=members)
+
+
+def _target(name: str, check: Check, address: Address) -> TargetKey:
+    return TargetKey(name, address.value, target_port(check, address))
 
 
 def _down(member: Member) -> Member:

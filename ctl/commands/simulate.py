@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from coordinator.events import TargetKey
 from gtm.errors import RefusedError, StartError
 from gtm.model import Resources
 from resolver.locate import open_locator
 
 from .. import client, diff, files, show
-from ..simulate import Outcome, Share, simulate
+from ..simulate import REGION, Outcome, Share, simulate
+from ..votes import Heard, heard
 
 MAX_CLIENTS = 10_000
 """The most clients of a file."""
@@ -26,8 +29,18 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
         "paths", metavar="PATH", nargs="*", help="files of resources; none: what is stored"
     )
     parser.add_argument(
-        "--down", metavar="X", action="append", default=[], help="POOL, POOL/ADDRESS or ADDRESS"
-    )
+        "--down", metavar="X", action="append", default=[],
+        help="POOL, POOL/ADDRESS, ADDRESS or region:NAME",
+    )  # fmt: skip
+    parser.add_argument(
+        "--add", metavar="region:NAME", action="append", default=[],
+        help="a region more: it counts among those that vote, and has no vote",
+    )  # fmt: skip
+    parser.add_argument(
+        "--live", action="store_true",
+        help="judge by the votes of now, not with everything healthy (of itself for what is "
+        "stored, when a region is down or added)",
+    )  # fmt: skip
     parser.add_argument(
         "--client", metavar="WHO[=SHARE]", action="append", default=[],
         help="a line, an address or a network, and its share of the load",
@@ -48,10 +61,10 @@ def run(args: argparse.Namespace) -> int:
     """Simulate and show; what is unknown is wrong use."""
     clients = [_share(text) for text in (*args.client, *_listed(args.clients))]
     load = _number(args.load, "--load") if args.load is not None else None
+    regions = any(target.startswith(REGION) for target in (*args.down, *args.add))
+    live = args.live or (regions and not args.paths)
     try:
-        resources = (
-            files.settled(files.read(args.paths)) if args.paths else asyncio.run(_stored(args))
-        )
+        resources, known = asyncio.run(_asked(args, live))
     except RefusedError as error:
         diff.print_problems(error.problems)
         return 1
@@ -63,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             clients=clients,
             instances=args.instance,
             load=load,
+            added=args.add,
+            known=known,
         )
     except (ValueError, LookupError) as error:
         raise StartError(str(error.args[0]), 2) from None
@@ -72,9 +87,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _stored(args: argparse.Namespace) -> Resources:
+async def _asked(
+    args: argparse.Namespace, live: bool
+) -> tuple[Resources, Mapping[TargetKey, Heard] | None]:
+    """The resources of files, or what is stored; and the votes of now where they count."""
+    resources = files.settled(files.read(args.paths)) if args.paths else None
+    if resources is not None and not live:
+        return resources, None
     async with client.Client.of(args) as asked:
-        return await files.stored(asked)
+        if resources is None:
+            resources = await files.stored(asked)
+        return resources, heard((await asked.verdicts()).verdicts) if live else None
 
 
 def _share(text: str) -> Share:
@@ -128,11 +151,23 @@ def plain(outcome: Outcome) -> dict[str, Any]:
             for name, shares in outcome.load.items()
         },
         "warnings": list(outcome.warnings),
+        "verdicts": [
+            {
+                "check": turn.target.check,
+                "address": turn.target.address,
+                "port": turn.target.port,
+                "before": turn.before,
+                "after": turn.after,
+                "pending": turn.pending,
+                "rule": turn.rule,
+            }
+            for turn in outcome.turns
+        ],
     }
 
 
 def render(outcome: Outcome) -> str:
-    """Answers by client, then the load by address, as people read it."""
+    """Answers by client, the load by address, the verdicts that turn, as people read them."""
     rows = []
     for row in outcome.rows:
         found = row.answered
@@ -153,4 +188,19 @@ def render(outcome: Outcome) -> str:
         for address, share in sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))
     ]
     answers = ("INSTANCE", "CLIENT", "TYPE", "RULE", "TIER", "POOLS", "ADDRESSES")
-    return f"{show.table(answers, rows)}\n\n{show.table(('INSTANCE', 'ADDRESS', 'LOAD'), load)}"
+    tables = [show.table(answers, rows), show.table(("INSTANCE", "ADDRESS", "LOAD"), load)]
+    if outcome.turns:
+        turned = [
+            (
+                turn.target.check,
+                turn.target.address,
+                str(turn.target.port),
+                turn.before,
+                f"{turn.after} (pending)" if turn.pending else turn.after,
+                turn.rule,
+            )
+            for turn in outcome.turns
+        ]
+        heads = ("CHECK", "ADDRESS", "PORT", "NOW", "THEN", "RULE")
+        tables.append(show.table(heads, turned))
+    return "\n\n".join(tables)

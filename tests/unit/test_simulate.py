@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from coordinator.events import TargetKey
 from ctl.main import main
 from ctl.simulate import Share, simulate
 from ctl.validate import registered, review
+from ctl.votes import Heard
 from gtm.config import read_text
 from gtm.model import Resources
 from resolver.place import Unplaced
@@ -97,3 +100,86 @@ def test_the_commands_simulate_and_test(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)[0]["holds"] is False
     path.write_text(SET)
     assert main(["test", str(path)]) == 2
+
+
+CHECKED = (
+    SET.replace("  eu:\n    type: ipv4", "  eu:\n    type: ipv4\n    checks: [web]")
+    + """
+checks: {web: {type: http, failing_share: 80%}}
+"""
+)
+WEB = ("r1", "r2", "r3", "r4")
+
+
+def votes(words: str) -> Heard:
+    """Votes of r1, r2, ... as `udn-`: up, down, none; the verdict that they make stands."""
+    named = {"u": "up", "d": "down", "n": "none"}
+    cast = {region: named[word] for region, word in zip(WEB, words, strict=False)}
+    return Heard("down" if words.count("d") * 10 >= len(words) * 8 else "up", cast)
+
+
+def under(first: str, second: str, down: tuple[str, ...] = (), added: tuple[str, ...] = ()) -> Any:
+    """(addresses answered in Europe, verdicts that turn) given the votes over both addresses."""
+    judged = review(read_text(CHECKED, registered()), registered())
+    assert judged.resources is not None, judged.problems
+    known = {
+        TargetKey("web", address, 80): votes(words)
+        for address, words in (("192.0.2.1", first), ("192.0.2.2", second))
+    }
+    outcome = simulate(
+        judged.resources,
+        Unplaced(),
+        down=[f"region:{name}" for name in down],
+        added=[f"region:{name}" for name in added],
+        known=known,
+        clients=[Share("continent:EU")],
+    )
+    turns = [
+        (turn.target.address[-1], turn.before, turn.after, turn.pending) for turn in outcome.turns
+    ]
+    return outcome.rows[0].answered.addresses, turns
+
+
+def test_without_a_region_verdicts_are_judged_of_the_votes_that_are_left() -> None:
+    both = ("192.0.2.1", "192.0.2.2")
+    assert under("uuu", "ddd") == (("192.0.2.1",), [])
+    assert under("uuu", "ddu") == (both, [])
+    # who alone said up is silent: all that vote agree
+    alone = under("uuu", "ddu", down=("r3",))
+    assert alone == (("192.0.2.1",), [("2", "up", "down", False)])
+    # one of three is no majority
+    few = [("1", "up", "up", True), ("2", "up", "up", True)]
+    assert under("uuu", "duu", down=("r2", "r3")) == (both, few)
+    # and what was pending before is no news
+    assert under("uuun", "dunn", down=("r2",))[1] == few[:1]
+
+
+def test_a_region_more_counts_without_a_vote() -> None:
+    assert under("uuu", "ddd", added=("r4",)) == (("192.0.2.1",), [])
+    # two of three vote: a majority, but not of four
+    assert under("uun", "uun", added=("r4",))[1] == [
+        ("1", "up", "up", True),
+        ("2", "up", "up", True),
+    ]
+
+
+def test_regions_that_are_unknown_or_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="'mars' is no region that votes; there are r1, r2, r3"):
+        under("uuu", "uuu", down=("mars",))
+    with pytest.raises(ValueError, match="'r2' votes already"):
+        under("uuu", "uuu", added=("r2",))
+
+
+def test_the_command_takes_regions_of_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(CHECKED + "regions: {r1: {}, r2: {}, r3: {}}\n")
+    down = ["--down", "region:r1", "--down", "region:r2"]
+    assert main(["simulate", str(path), *down]) == 0
+    out = capsys.readouterr().out
+    assert "web    192.0.2.1  80    up   up (pending)" in out
+    assert main(["simulate", str(path), "--add", "region:r4", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdicts"] == []
+    assert main(["simulate", str(path), "--add", "eu"]) == 2
+    assert "only region:NAME" in capsys.readouterr().err
