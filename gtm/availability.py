@@ -6,7 +6,7 @@ for whichever: rules that may answer a CNAME are judged once for all types (`jud
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from gtm.model import Family, Pool, Rule, Tier
 from gtm.state import BRAKED, EXCLUDED, NEVER, Member, PoolState
@@ -22,7 +22,11 @@ def judged_once(rule: Rule, pools: Mapping[str, Pool] | Mapping[str, PoolState])
 
     So A and AAAA never split between addresses and a CNAME.
     """
-    return any(answers_cname(pools.get(name)) for tier in rule.tiers for name in tier.names())
+    for tier in rule.tiers:
+        for ref in tier.pools:
+            if answers_cname(pools.get(ref.pool)):
+                return True
+    return False
 
 
 def serves(pool: Pool | PoolState | None, family: Family | None) -> bool:
@@ -81,6 +85,39 @@ def available(pool: PoolState | None, family: Family | None) -> bool:
     return pool.min_available.met(*tally(pool, family))
 
 
+class Judged(Mapping[str, PoolState]):
+    """States of pools that stay as they are, each judged once however often it is asked about."""
+
+    def __init__(self, states: Mapping[str, PoolState]) -> None:
+        self._states = states
+        self._known: dict[tuple[str, Family | None], bool] = {}
+        self.get = states.get  # type: ignore[method-assign]  # asked for every pool of every plan
+
+    @classmethod
+    def of(cls, states: Mapping[str, PoolState]) -> Judged:
+        """`states` so that they are judged once; those that are so already as they are."""
+        return states if isinstance(states, cls) else cls(states)
+
+    def available(self, name: str, family: Family | None) -> bool:
+        """Whether the pool `name` is available for `family`."""
+        known = self._known.get((name, family))
+        if known is None:
+            known = self._known[name, family] = available(self._states.get(name), family)
+        return known
+
+    def __getitem__(self, name: str) -> PoolState:
+        return self._states[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._states
+
+
 def tier_available(
     tier: Tier, pools: Mapping[str, PoolState], family: Family | None
 ) -> tuple[str, ...]:
@@ -89,7 +126,8 @@ def tier_available(
     A tier with a `min_available` of its own needs as many addresses counted over its available
     pools, out of those of all its pools.
     """
-    found = tuple(name for name in tier.names() if available(pools.get(name), family))
+    judged = Judged.of(pools)
+    found = tuple([ref.pool for ref in tier.pools if judged.available(ref.pool, family)])
     if tier.min_available is None or not found:
         return found
     tallies = {

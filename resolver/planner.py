@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 from msgspec import UNSET, Struct
 
-from gtm.availability import addresses, answers_cname, of_family
+from gtm.availability import Judged, addresses, answers_cname, of_family
 from gtm.choices import AllDown, PoolRef
 from gtm.model import Family, Region, Rule, Tier
 from gtm.state import Member, PoolState
@@ -64,7 +64,7 @@ class Planner:
         regions: Mapping[str, Region] | None = None,
         kept: dict[str, Picks] | None = None,
     ) -> None:
-        self.pools, self.tables = pools, tables
+        self.pools, self.tables = Judged.of(pools), tables
         self.regions: Mapping[str, Region] = {} if regions is None else regions
         self.kept = kept if kept is not None else {}
         self._shapes: dict[Hashable, tuple[ClientTable, tuple[tuple[int, ...], ...]]] = {}

@@ -94,7 +94,7 @@ def _nothing(
     tiers: Sequence[Tier], family: Family | None, pools: Mapping[str, PoolState]
 ) -> Literal["exhausted", "no_family", "not_ready"]:
     """Why none of `tiers`, of which none is available, serves."""
-    states = [pools.get(name) for tier in tiers for name in tier.names()]
+    states = [pools.get(ref.pool) for tier in tiers for ref in tier.pools]
     if None in states:
         return "not_ready"
     if any(serves(state, family) for state in states):
