@@ -14,13 +14,14 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from gtm import codec, keys
-from gtm.model import TYPES, Instance, Pool, Region, Resource, Resources, Rule, Zone
+from gtm.model import TYPES, Instance, Pool, Region, Resource, Resources, Zone
 from gtm.ports import Problem
-from gtm.state import Head, Identity, StoredZone
+from gtm.state import Force, Head, Identity, StoredZone
 from gtm.store import MAX_OPS, MAX_TXN_BYTES, Delete, Op, Put, fits, op_bytes
 from gtm.view import CONFIG_FIELD, View
 
 from . import buckets, identities
+from .forces import ON_RULES
 
 KINDS = tuple(TYPES)
 """The kinds of this version, referred to before referring."""
@@ -154,10 +155,12 @@ def units(
     names: Mapping[str, Iterable[str]],
     ids: Mapping[str, Identity],
     now_s: float,
+    forces: Iterable[Force] = (),
 ) -> list[Unit]:
     """What must be written, in order, for the resources called `names` (kind -> names).
 
-    Names that `wanted` lacks are deleted. Nothing is there for what is as it should be.
+    Names that `wanted` lacks are deleted, and those of the stored `forces` with them that were on
+    what goes. Nothing is there for what is as it should be.
     """
     puts: list[Unit] = []
     deletes: list[Unit] = []
@@ -166,9 +169,9 @@ def units(
         before = stored(view, kind)
         for name in sorted(set(names.get(kind, ()))):
             if name in after:
-                puts += _put(view, kind, name, after[name], now_s)
+                puts += _put(view, kind, name, after[name], now_s, forces)
             elif name in before:
-                deletes.append(_delete(view, kind, name, now_s))
+                deletes.append(_delete(view, kind, name, now_s, forces))
     found = [*puts, *reversed(deletes)]
     if found:
         spare = itertools.islice(identities.expired(ids, now_s), MAX_EXPIRED)
@@ -179,7 +182,9 @@ def units(
     return found
 
 
-def _put(view: View, kind: str, name: str, after: Resource, now_s: float) -> list[Unit]:
+def _put(
+    view: View, kind: str, name: str, after: Resource, now_s: float, forces: Iterable[Force]
+) -> list[Unit]:
     before = stored(view, kind).get(name)
     if isinstance(after, Zone):
         return _put_zone(view, name, after, now_s)
@@ -189,9 +194,7 @@ def _put(view: View, kind: str, name: str, after: Resource, now_s: float) -> lis
     ops: list[Op] = [Put(keys.config(kind, name), text)]
     if isinstance(after, Instance):
         ops += _claim(name, before.id if before else "", after.id, now_s)
-        kept = {rule.name for rule in after.rules}
-        gone = [rule for rule in before.rules if rule.name not in kept] if before else []
-        ops += _unforced(name, gone)
+        ops += _unpinned(name, _rules(before) - _rules(after), forces)
     change = Change(
         action="create" if before is None else "update",
         kind=kind,
@@ -202,9 +205,37 @@ def _put(view: View, kind: str, name: str, after: Resource, now_s: float) -> lis
     return [Unit(ops=tuple(ops), change=change)]
 
 
-def _unforced(name: str, rules: Iterable[Rule]) -> list[Op]:
-    """The ends of the forces on rules that go."""
-    return [Delete(keys.force(f"{name}/{rule.name}")) for rule in rules]
+def _rules(resource: Resource | None) -> set[str]:
+    """What a force on a rule of an instance names behind the slash."""
+    return {rule.name for rule in resource.rules} if isinstance(resource, Instance) else set()
+
+
+def _unpinned(name: str, gone: Collection[str], forces: Iterable[Force]) -> list[Op]:
+    """The ends of the forces on rules of the instance `name` that go.
+
+    A pool may have its name: what is forced tells which of them is meant.
+    """
+    targets = {f"{name}/{rule}" for rule in gone}
+    return [
+        Delete(keys.force(force.target))
+        for force in forces
+        if force.action in ON_RULES and force.target in targets
+    ]
+
+
+def _unforced(name: str, pool: Pool, forces: Iterable[Force]) -> list[Op]:
+    """The ends of the forces on the pool `name` that goes and on its members, former ones too.
+
+    Not of those on rules of an instance that has its name.
+    """
+    members = {f"{name}/{address.value}" for address in pool.addresses}
+    return [
+        Delete(keys.force(force.target))
+        for force in forces
+        if force.target == name
+        or (force.action == "release" and force.target in members)
+        or (force.action not in ON_RULES and force.target.startswith(f"{name}/"))
+    ]
 
 
 def _claim(name: str, before: str, after: str, now_s: float) -> list[Op]:
@@ -265,21 +296,20 @@ def _bucket_ops(name: str, group: buckets.Group) -> tuple[Op, ...]:
     )
 
 
-def _delete(view: View, kind: str, name: str, now_s: float) -> Unit:
+def _delete(view: View, kind: str, name: str, now_s: float, forces: Iterable[Force]) -> Unit:
     before = resource(view, kind, name)
     ops: list[Op] = [Delete(keys.config(kind, name))]
     if isinstance(before, Zone):
         ops.append(Delete(keys.records(name, ""), prefix=True))
     elif isinstance(before, Pool):
         ops.append(Delete(keys.pool(name)))
-        ops.append(Delete(keys.force(name)))
-        ops.append(Delete(keys.force(f"{name}/"), prefix=True))
+        ops += _unforced(name, before, forces)
     elif isinstance(before, Region):
         ops.append(Delete(keys.force(f"region:{name}")))
     elif isinstance(before, Instance):
         ended = Identity(instance=name, deleted=now_s)
         ops.append(Delete(keys.routes(name)))
-        ops += _unforced(name, before.rules)
+        ops += _unpinned(name, _rules(before), forces)
         ops.append(Put(keys.identity(before.id), codec.encode(ended)))
     return Unit(ops=tuple(ops), change=_change(kind, name, before, None))
 

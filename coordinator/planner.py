@@ -22,7 +22,7 @@ from gtm.errors import GtmError
 from gtm.expect import Expectation
 from gtm.model import Resources
 from gtm.ports import Effects, Policy, Problem, Review
-from gtm.state import Identity
+from gtm.state import Force, Identity
 from gtm.store import Delete, Store
 from gtm.view import View
 
@@ -100,7 +100,7 @@ class Planner:
         self, view: View, request: Request, *, braked: bool, told: bool
     ) -> tuple[Planned, Effects]:
         now_s = self._wall_s()
-        ids = await self._ids(request)
+        ids, forces = await self._ids(request), await self._forces()
         whole, problems = await asyncio.to_thread(
             plan.would_be, view, request.given, ids, now_s, self._draw, prune=request.prune
         )
@@ -113,7 +113,7 @@ class Planner:
             return Planned(view=view, problems=tuple(problems)), Effects()
         effects = asyncio.ensure_future(self._effects(view, wanted if told else None))
         try:  # the policy's process works beside us
-            found = await asyncio.to_thread(_links, view, wanted, request, ids, now_s)
+            found = await asyncio.to_thread(_links, view, wanted, request, ids, forces, now_s)
             if isinstance(found, Problem):
                 return Planned(view=view, problems=(*problems, found)), Effects()
             refusal = ""
@@ -158,6 +158,11 @@ class Planner:
             for item in listing.items
         }
 
+    async def _forces(self) -> tuple[Force, ...]:
+        """The operators' forces as they are stored; those on what goes end with it."""
+        listing = await self._store.list(keys.FORCES)
+        return tuple(codec.decode(item.value, Force) for item in listing.items)
+
     async def _broken_prefix(self, view: View, links: tuple[Link, ...]) -> list[Problem]:
         """What is wrong with a chain one of whose prefixes would not be valid alone.
 
@@ -187,11 +192,16 @@ class Planner:
 
 
 def _links(
-    view: View, wanted: Resources, request: Request, ids: Mapping[str, Identity], now_s: float
+    view: View,
+    wanted: Resources,
+    request: Request,
+    ids: Mapping[str, Identity],
+    forces: tuple[Force, ...],
+    now_s: float,
 ) -> tuple[Link, ...] | Problem:
     """The chain from `view` to `wanted`; a problem where a unit fits no transaction."""
     try:
-        units = plan.units(view, wanted, _names(view, request), ids, now_s)
+        units = plan.units(view, wanted, _names(view, request), ids, now_s, forces)
         return plan.chain([*units, *(_forgotten(view, region) for region in request.forget)])
     except ValueError as error:
         return Problem(text=str(error))

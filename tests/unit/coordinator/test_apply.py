@@ -15,7 +15,7 @@ from gtm import codec, keys
 from gtm.errors import OutcomeUnknown, StoreUnavailable
 from gtm.memory import MemoryStore
 from gtm.ports import Effects, Problem
-from gtm.state import Head, Identity, Member, PoolState
+from gtm.state import Force, Head, Identity, Member, PoolState
 from gtm.store import MAX_OPS, Put
 
 
@@ -92,6 +92,35 @@ async def test_a_deleted_pool_takes_its_published_state_along(bench: Any, helper
     assert await bench.store.get(keys.config("pools", "a")) is None
     batch_revision = (await bench.store.get(keys.HEAD)).mod_revision
     assert batch_revision == outcome.revision
+
+
+async def forced(bench: Any) -> set[str]:
+    """The targets of the forces that are stored."""
+    listing = await bench.store.list(keys.FORCES)
+    return {keys.force_target(item.key) for item in listing.items}
+
+
+async def test_forces_end_with_what_they_name_and_not_with_its_namesake(
+    bench: Any, helpers: Any
+) -> None:
+    """A pool and an instance are both called shop; so begin the targets of forces on both."""
+    shop = helpers.pool("192.0.2.1", "192.0.2.2")
+    await bench.apply(helpers.SMALL)
+    await bench.apply({"pools": {"shop": shop}})
+    forces = [
+        Force(target="shop", action="drain"),
+        Force(target="shop/192.0.2.1", action="down"),
+        Force(target="shop/192.0.2.2", action="up"),
+        Force(target="shop/world", action="pin", tier=1),
+        Force(target="shopping/192.0.2.1", action="down"),
+    ]
+    await bench.store.txn([], [Put(keys.force(one.target), codec.encode(one)) for one in forces])
+    await bench.apply({"pools": {"shop": helpers.pool("192.0.2.2")}})
+    assert "shop/192.0.2.1" in await forced(bench)  # it left the pool, and may come back
+    await bench.apply(removed=(("pools", "shop"),))
+    assert await forced(bench) == {"shop/world", "shopping/192.0.2.1"}
+    await bench.apply(removed=(("instances", "shop"),))
+    assert await forced(bench) == {"shopping/192.0.2.1"}
 
 
 # ---- ids -----------------------------------------------------------------------------------
