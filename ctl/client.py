@@ -33,6 +33,14 @@ APPLY_DEADLINE_S = 60.0
 """For a plan or an apply, which may carry a large set."""
 APPLY_TRIES = 3
 """How often an apply is sent while its outcome is unknown."""
+RETRY_S = 1.0
+"""Between two of them."""
+NEVER_SENT = ("failed to connect", "dns resolution failed", "handshake")
+"""gRPC's words for a link that was never there: what was asked was not even sent."""
+
+
+class LostError(UnreachableError):
+    """Nobody answered a call that may have been carried out."""
 
 
 class AnswerNo(GtmError):
@@ -117,13 +125,19 @@ class Client:
 
     async def apply(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
         """Apply; sent again under the same request id while nobody can tell whether it was done."""
+        lost = False
         for left in reversed(range(APPLY_TRIES)):
             try:
                 return await self._call(self._stub.Apply, request, APPLY_DEADLINE_S)
-            except UnreachableError:
+            except UnreachableError as error:
+                lost = lost or isinstance(error, LostError)
+                if not left and lost:
+                    raise self._unknown(
+                        "apply", "gtm plan has nothing to change if it did"
+                    ) from error
                 if not left:
                     raise
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(RETRY_S)
         raise AssertionError("unreachable")
 
     async def get(self, kind: str, name: str = "") -> pb.GetResponse:
@@ -132,7 +146,17 @@ class Client:
 
     async def delete(self, request: pb.DeleteRequest) -> pb.ApplyResponse:
         """Delete one resource."""
-        return await self._call(self._stub.Delete, request, APPLY_DEADLINE_S)
+        try:
+            return await self._call(self._stub.Delete, request, APPLY_DEADLINE_S)
+        except LostError as error:
+            raise self._unknown("delete", f"gtm get {request.kind} shows what is there") from error
+
+    def _unknown(self, what: str, way: str) -> UnreachableError:
+        """What is said of a change of which nobody can tell whether it was made."""
+        return UnreachableError(
+            f"whether the {what} took effect is unknown, the coordinator at {self.address} was "
+            f"lost before it answered: once one can be reached again, {way}"
+        )
 
     async def force(self, request: pb.ForceRequest) -> pb.ForceResponse:
         """Have a force stand."""
@@ -188,13 +212,15 @@ class Client:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED if spoken and said:
                 return UnreachableError(said)
             case grpc.StatusCode.UNAVAILABLE:
+                lost = not any(words in said.lower() for words in NEVER_SENT)
                 why = hint(self._tls) or _why(said, bool(self._tls))
-                return UnreachableError(
+                kind = LostError if lost else UnreachableError
+                return kind(
                     f"could not reach a coordinator at {self.address} ({why}); "
                     "start one (gtm up, gtm coordinator) or name one with --server"
                 )
             case grpc.StatusCode.DEADLINE_EXCEEDED:
-                return UnreachableError(
+                return LostError(
                     f"the coordinator at {self.address} did not answer in time; "
                     "see its log, or name another with --server"
                 )

@@ -467,6 +467,36 @@ async def test_an_apply_whose_answer_is_lost_is_sent_again_under_the_same_id(
     assert first.request_id == second.request_id
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "known"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", False),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", False),
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect: Connection refused", True),
+    ],
+)
+async def test_who_lost_the_coordinator_is_told_what_is_unknown_and_how_to_find_out(
+    coordinator: Coordinator,
+    file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    code: grpc.StatusCode,
+    said: str,
+    known: bool,
+) -> None:
+    monkeypatch.setattr("ctl.client.RETRY_S", 0.0)
+    refused = (grpc.StatusCode.UNAVAILABLE, "failed to connect: Connection refused")
+    coordinator.script.fails = [(code, said), refused, refused]
+    status, _, err = await coordinator.gtm("apply", file, "--yes", "-o", "json")
+    assert status == 3
+    assert ("could not reach a coordinator" in err) is known
+    assert ("whether the apply took effect is unknown" in err) is not known
+    assert ("gtm plan has nothing to change if it did" in err) is not known
+    coordinator.script.fails = [(code, said)]
+    status, _, err = await coordinator.gtm("delete", "pool", "a")
+    assert status == 3
+    assert ("whether the delete took effect is unknown" in err) is not known
+
+
 async def test_an_apply_that_broke_off_says_what_was_done(
     coordinator: Coordinator, file: str
 ) -> None:
