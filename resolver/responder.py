@@ -208,13 +208,15 @@ def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found
             alias = name.rrsets.get(CNAME)
             if alias is not None and qtype not in _BESIDE_ALIAS:
                 trail = trail.follow(query, alias.rdata()[0][1], alias.ttl)
-            elif (steered := _alias(table, name, query, client, draw)) is not None:
-                leaf, scope, target = steered
+            elif (walked := _early(table, name, query, client, draw)) is not None and (
+                target := walked[0].alias()
+            ) is not None:
+                leaf, scope = walked
                 if qtype in (CNAME, ANY):
                     return _positive(leaf, trail, scope)
                 trail = trail.follow(query, target, leaf.ttl, scope)
             else:
-                return _existing(table, name, trail, query, client, draw)
+                return _existing(table, name, trail, query, client, draw, walked)
         else:
             name = table.names[encloser] if name is None else name
             if name.cut is not None:
@@ -243,25 +245,29 @@ def _aliases(trail: Trail, rcode: int = NOERROR) -> Found:
     return Found(rcode, AUTHORITATIVE, trail.aliases, counts, trail.scope, from_table=True)
 
 
-def _alias(
+def _early(
     table: AnswerTable, name: Name, query: Query, client: bytes, draw: int
-) -> tuple[Answers, int, bytes] | None:
-    """(CNAME, scope, target) where an instance answers this client with a CNAME; for all types."""
+) -> tuple[Answers, int] | None:
+    """The walk of an instance that may answer with a CNAME, which stands for all types; or None."""
     if name.slot < 0 or name.absent or table.slots[name.slot].a not in table.aliased:
         return None
-    leaf, scope = _steered(table, name, query, client, draw)
-    target = leaf.alias()
-    return None if target is None else (leaf, scope, target)
+    return _steered(table, name, query, client, draw)
 
 
 def _existing(
-    table: AnswerTable, name: Name, trail: Trail, query: Query, client: bytes, draw: int
+    table: AnswerTable,
+    name: Name,
+    trail: Trail,
+    query: Query,
+    client: bytes,
+    draw: int,
+    walked: tuple[Answers, int] | None,
 ) -> Found:
-    """The record set of a name that exists, or NODATA."""
+    """The record set of a name that exists, or NODATA; `walked` is its plan's walk if done."""
     if name.absent:
         return _negative(table, name.zone, trail, NXDOMAIN, table.slots[name.slot].ttl)
     if name.slot >= 0 and query.qtype in (A, AAAA):
-        leaf, scope = _steered(table, name, query, client, draw)
+        leaf, scope = walked or _steered(table, name, query, client, draw)
         if leaf.rcode:
             scope = max(scope, trail.scope)
             return Found(leaf.rcode, scope=scope, extended=leaf.extended, from_table=True)

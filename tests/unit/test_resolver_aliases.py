@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dnslib
 import pytest
 from msgspec.structs import replace
 
+from resolver import responder
 from resolver.compiler import compile_table
 from resolver.message import CNAME, record, wire_name
 from resolver.place import Unplaced
@@ -122,3 +125,24 @@ def test_any_is_told_the_alias_alone_and_another_type_nothing_where_it_is_addres
 def test_a_drop_is_silence(name: str, transport: Transport) -> None:
     assert ask(Answers(60, rcode=DROP), name, "A", transport) is None
     assert ask(Answers(60, rcode=DROP), name, "AAAA", transport) is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "walks"),
+    [(alias("far.gtm.test"), 2), (Answers(60, record(OWNER, 1, 60, LOCAL), 1), 1)],
+)
+def test_a_plan_that_may_answer_an_alias_is_walked_once(
+    plan: Node, walks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked = []
+    steered = responder._steered
+
+    def counted(*arguments: Any) -> Any:
+        walked.append(arguments[1])
+        return steered(*arguments)
+
+    monkeypatch.setattr(responder, "_steered", counted)
+    told = ask(plan, "shop.gtm.test", "A")
+    assert told is not None
+    assert " A " in told[1][-1]
+    assert len(walked) == walks  # the name that the alias leads to has a plan of its own
