@@ -20,7 +20,7 @@ import msgspec
 from gtm import codec, keys, links, view
 from gtm.errors import Compacted, GtmError, OutcomeUnknown, StoreDenied, StoreError
 from gtm.ports import Policy, Question
-from gtm.state import AuditHead
+from gtm.state import AuditHead, VerdictRecord
 from gtm.store import Store
 from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorServicer
@@ -28,8 +28,9 @@ from gtm.view import View
 
 from . import callers, plan, planner, wire
 from .apply import Applier, Busy, Outcome
-from .behind import with_votes
+from .behind import behind_at, with_records, with_votes
 from .chronicle import MAX_AGE_S
+from .events import TargetKey
 from .judge import Judge
 from .mirror import Mirror
 from .overrides import MAX_CHARS, Overrides, Unfit
@@ -336,7 +337,9 @@ class Operator(OperatorServicer):
         )
         try:
             text = await self._policy.explain(now, question)
-            if not request.revision:  # evidence is of now alone
+            if request.revision:
+                text = await self._with_records(text, now, request.revision)
+            else:
                 text = with_votes(text, self._judge.engine.behind)
             return pb.ExplainResponse(json=text)
         except LookupError as error:
@@ -346,6 +349,19 @@ class Operator(OperatorServicer):
             ) from None
         except ValueError as error:
             raise Refused(Code.INVALID_ARGUMENT, str(error)) from None
+
+    async def _with_records(self, text: str, then: View, revision: int) -> str:
+        """An explanation of `revision` with the votes that the store had then."""
+        targets = behind_at(text, then)
+        records: dict[TargetKey, VerdictRecord] = {}
+        for check, address in sorted(
+            {(k.check, k.address) for some in targets.values() for k in some}
+        ):
+            listing = await self._store.list(keys.verdicts(check, address), revision=revision)
+            for item in listing.items:
+                key = TargetKey(*keys.verdict_target(item.key))
+                records[key] = codec.decode(item.value, VerdictRecord)
+        return with_records(text, targets, records)
 
     async def _at(self, revision: int) -> View:
         if revision > self._mirror.view.revision:

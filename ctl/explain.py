@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from gtm.availability import (
@@ -102,6 +103,7 @@ def explain(view: View, question: Question, locator: Locator, most: int = MAX_SH
         "candidates": [],
         "possible_answers": [],
         "ttl": None,
+        "ttl_from": "",
         "scope": 0,
         "revision": view.revision,
         "place": _place(place),
@@ -122,8 +124,8 @@ def explain(view: View, question: Question, locator: Locator, most: int = MAX_SH
         small = replace(view, instances={name: instance}, records={}, config_pools={}, checks={})
         table = compile_table(small, locator)
         _steered(told, small, name, instance, family, place, packed, table, most)
-        if end.ttl >= 0 and told["ttl"] is not None:
-            told["ttl"] = min(told["ttl"], end.ttl)
+        if told["ttl"] is not None and 0 <= end.ttl < told["ttl"]:
+            told["ttl"], told["ttl_from"] = end.ttl, "the record that leads there"
     return json.dumps(told)
 
 
@@ -218,8 +220,11 @@ def _steered(
     leaf, told["ttl"], told["scope"] = walk(plan, packed, 0)
     if leaf.rcode:
         told["ttl"] = None
-    elif not leaf.count:
-        told["ttl"] = min(leaf.ttl, table.zones[found.zone].ttl)
+    else:
+        told["ttl_from"] = _ttl_from(instance, leaf)
+        negative = table.zones[found.zone].ttl
+        if not leaf.count and negative < leaf.ttl:
+            told["ttl"], told["ttl_from"] = negative, "the zone's SOA minimum"
     told["possible_answers"] = [list(one.values()) for one, _ in possible[:most]]
     told["chances"] = [str(chance) for _, chance in possible[:most]]
     told["path"] = list(_path(view, name, rules, matches, decision, family))
@@ -238,6 +243,15 @@ def _steered(
     answered = {address for one, _ in possible for address in one.values()}
     policy = instance.when_all_down if down else None
     told["candidates"] = list(_candidates(view, rule, choice, policy, family, answered))
+
+
+def _ttl_from(instance: Instance, leaf: Answers) -> str:
+    """Which of the TTLs on the way was the least."""
+    if leaf.ttl == instance.ttl.ms // 1000:
+        return "the instance's ttl"
+    if instance.ttl_wavering is not UNSET and leaf.ttl == instance.ttl_wavering.ms // 1000:
+        return "ttl_wavering: regions disagree about a pool that answers, or that may"
+    return "what the name of a flattened pool resolved to"
 
 
 def _path(

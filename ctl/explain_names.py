@@ -89,6 +89,8 @@ def tell(told: dict[str, Any], table: AnswerTable, end: Ending, qtype: int) -> N
     told["possible_answers"] = [aliases] if aliases else []
     told["ttl"] = end.ttl if aliases else None
     told["path"].append(_told(told, table, end, qtype, aliases))
+    if told["ttl"] is not None:
+        told["ttl_from"] = "the record" if told["possible_answers"] else "the zone's SOA minimum"
 
 
 def _told(

@@ -80,6 +80,11 @@ def verdict(check: str, address: str, port: int) -> str:
     return f"{VERDICTS}{check}/{address}/{port}"
 
 
+def verdicts(check: str, address: str) -> str:
+    """Where the verdicts of one check over one address lie, on whatever port."""
+    return f"{VERDICTS}{check}/{address}/"
+
+
 def alarm(alarm_id: str) -> str:
     """An alarm that stands."""
     return ALARMS + alarm_id

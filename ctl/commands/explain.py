@@ -61,7 +61,8 @@ def render(told: dict[str, Any]) -> str:
     ]
     answers = _answers(told["possible_answers"], told.get("chances") or [])
     lines += [_row("answer" if not at else "", text) for at, text in enumerate(answers)]
-    ttl = "" if told["ttl"] is None else f"TTL {told['ttl']} s, "
+    origin = f" ({told['ttl_from']})" if told.get("ttl_from") else ""
+    ttl = "" if told["ttl"] is None else f"TTL {told['ttl']} s{origin}, "
     lines.append(_row("", f"{ttl}ECS scope /{told['scope']}, revision {told['revision']}"))
     return "\n".join(lines)
 
@@ -93,6 +94,8 @@ def _answers(possible: list[list[str]], chances: list[str]) -> list[str]:
         return ["no address"]
     if len({frozenset(one) for one in possible}) == 1:
         turns = ", in turning order" if len(possible) > 1 else ""
+        if turns and len(set(chances)) == 1:
+            turns += f", each order with chance {chances[0]}"
         return [f"{' '.join(possible[0])}{turns}"]
     rows = [
         f"{' '.join(one) or 'no address'}" + (f"  (chance {chances[at]})" if chances else "")

@@ -374,7 +374,9 @@ def test_explain_as_text_goes_from_the_client_to_the_answer() -> None:
 
 def test_answers_that_differ_in_their_order_alone_are_shown_as_one() -> None:
     told = {**EXPLAINED, "possible_answers": [["a", "b"], ["b", "a"]], "chances": ["1/2", "1/2"]}
-    assert "  answer    a b, in turning order\n" in explained(told)
+    assert "  answer    a b, in turning order, each order with chance 1/2\n" in explained(told)
+    told["ttl_from"] = "the instance's ttl"
+    assert "TTL 60 s (the instance's ttl), ECS scope" in explained(told)
     told["possible_answers"] = [["a"], ["b"]]
     assert "  answer    a  (chance 1/2)\n            b  (chance 1/2)\n" in explained(told)
 

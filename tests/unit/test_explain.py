@@ -258,6 +258,14 @@ def test_types_that_are_not_stored_are_told_too_and_what_is_none_is_a_value_erro
 def test_an_empty_answer_has_the_ttl_of_its_soa() -> None:
     told = ask(service(HEALTHY, rule("all", "default", "b"), ttl="1h"), "shop", qtype="AAAA")
     assert (told["possible_answers"], told["ttl"]) == ([[]], 30)
+    assert told["ttl_from"] == "the zone's SOA minimum"
+
+
+def test_where_the_ttl_comes_from_is_told() -> None:
+    seen = service(HEALTHY, rule("all", "default", "b"))
+    assert ask(seen, "shop")["ttl_from"] == "the instance's ttl"
+    assert ask(seen, "z.test", qtype="SOA")["ttl_from"] == "the record"
+    assert ask(seen, "nothing.z.test")["ttl_from"] == "the zone's SOA minimum"
 
 
 def test_a_tier_that_is_kept_and_a_member_that_is_forced_are_told_as_such() -> None:

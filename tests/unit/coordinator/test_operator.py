@@ -207,7 +207,7 @@ async def test_explain_answers_now_and_of_an_earlier_revision(helpers: Any) -> N
         assert json.loads(then.json) == {"qname": "shop", "revision": first.revision}
 
 
-async def test_explain_has_the_votes_behind_each_candidate_of_now(
+async def test_explain_has_the_votes_behind_each_candidate_of_now_and_of_then(
     helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidates = [
@@ -218,7 +218,8 @@ async def test_explain_has_the_votes_behind_each_candidate_of_now(
     async def explain(self: Any, view: Any, question: Any) -> str:
         return json.dumps({"qname": question.name, "candidates": candidates})
 
-    async with helpers.coordinator(MemoryStore()) as made, stub(made) as ask:
+    store = MemoryStore()
+    async with helpers.coordinator(store) as made, stub(made) as ask:
         monkeypatch.setattr(type(made._policy), "explain", explain)
         applied = await ask.Apply(apply_request(helpers.SMALL))
         judged(made, 1)
@@ -230,7 +231,17 @@ async def test_explain_has_the_votes_behind_each_candidate_of_now(
         }  # fmt: skip
         assert told["candidates"][1]["checks"] == []
         then = await ask.Explain(pb.ExplainRequest(name="shop", revision=applied.revision))
-        assert "checks" not in json.loads(then.json)["candidates"][0]
+        assert json.loads(then.json)["candidates"][0]["checks"] == []  # judged by nobody then
+        key = keys.verdict("web", "192.0.2.1", 80)
+        last = (await helpers.until(lambda: store.get(key))).mod_revision
+        then = await ask.Explain(pb.ExplainRequest(name="shop", revision=last))
+        known, unknown = json.loads(then.json)["candidates"]
+        (check,) = known["checks"]
+        assert (check["check"], check["port"], check["verdict"]) == ("web", 80, "up")
+        assert {one["region"]: one["vote"] for one in check["regions"]} == {
+            "eu": "up", "us": "up", "as": "none",
+        }  # fmt: skip
+        assert unknown["checks"] == []
 
 
 # ---- verdicts ------------------------------------------------------------------------------
