@@ -52,6 +52,7 @@ from .guard import Brake
 from .latency import Latency
 from .picture import Picture, agent_views, region_views
 from .router import Router
+from .sets import conditions as unresolved
 from .sets import names_of, newest, sets_of
 from .targets import Targets
 from .verdicts import HEALTH, Verdicts
@@ -250,6 +251,7 @@ class Engine:
             )
             holding |= self._brakes.conditions()
             holding |= expiring(self.certificates, now.wall_s)
+            holding |= unresolved(self._resources.pools, self._sets)
             effects += self._alarms.update(holding, now)
         return effects
 

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from gtm.model import FAMILIES
 from gtm.names import Names, Unresolved
 from gtm.state import AddressSet
@@ -20,6 +22,8 @@ from . import metrics
 from .events import Now
 from .sets import LEAST_S, news
 
+FAILING_FROM = 2
+"""Failures in a row that make a set one that only stands; one may be a lost packet's."""
 FIRST_RETRY_S = 2
 """A name that never resolved is asked for again so soon, then later and later, up to LEAST_S."""
 LIMIT_S = 4.0
@@ -82,8 +86,7 @@ class Flattener:
         try:
             told = await self._names.resolve(name, FAMILIES, LIMIT_S)
         except Unresolved as error:
-            self._miss(name, str(error))
-            return None
+            return self._miss(name, str(error))
         now, before = self._clock(), self._known().get(name)
         metrics.RESOLUTIONS.labels("success").inc()
         if self._failed.pop(name, 0):
@@ -94,7 +97,8 @@ class Flattener:
             transition(log, f"{name} resolves to {', '.join(fresh.addresses)}", ttl=fresh.ttl)
         return fresh
 
-    def _miss(self, name: str, why: str) -> None:
+    def _miss(self, name: str, why: str) -> AddressSet | None:
+        """Note a failure; the set as one that only stands, from the FAILING_FROM-th in a row on."""
         now, before = self._clock(), self._known().get(name)
         metrics.RESOLUTIONS.labels("failure").inc()
         count = self._failed[name] = self._failed.get(name, 0) + 1
@@ -103,3 +107,6 @@ class Flattener:
         if count == 1:
             age = "none so far" if before is None else f"seen {now.wall_s - before.since:.0f} s ago"
             transition(log, f"{name} does not resolve: {why}", logging.WARNING, addresses=age)
+        if before is None or before.failing or count < FAILING_FROM:
+            return None
+        return replace(before, failing=now.wall_s)

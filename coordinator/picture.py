@@ -71,6 +71,10 @@ class Picture:
             held=any(one is not None and one.held_since for one in members),
             penalty=self._verdicts.damping.penalty(number, self._now),
             damped_since=self._verdicts.damping.since(number),
+            unresolved_since=max(
+                (one.set.failing for one in members if one is not None and one.set is not None),
+                default=0.0,
+            ),
             verdict=HEALTH[code],
             pending=decision.pending,
             wavering=self._evidence.wavers(who.regions, number),

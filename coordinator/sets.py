@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gtm.model import FAMILIES, Pool
 from gtm.state import AddressSet, PoolState
+
+from .alarms import Condition
 
 if TYPE_CHECKING:
     from gtm.names import Addresses
@@ -21,6 +24,10 @@ LEAST_S = 30
 """A name is not asked for more often; so nothing changes more often either."""
 LEAST_TTL_S = 5
 """What a recursive server has left of a TTL may be nothing; clients are told this at least."""
+
+
+UNRESOLVED_MS = 60_000
+"""How long a name may have no address before that is an alarm."""
 
 
 def names_of(pools: Mapping[str, Pool]) -> frozenset[str]:
@@ -59,12 +66,35 @@ def news(told: Addresses, before: AddressSet | None, wall_s: float) -> AddressSe
     """
     addresses = _merged(told, before)
     ttl = max(LEAST_TTL_S, told.ttl)
-    if before is not None and before.addresses == addresses:
+    if before is not None and before.addresses == addresses and not before.failing:
         small, large = sorted((before.ttl, ttl))
         if large < 2 * small or large <= LEAST_S:
             return None
-        return AddressSet(addresses=addresses, ttl=ttl, since=before.since)
-    return AddressSet(addresses=addresses, ttl=ttl, since=wall_s)
+    since = before.since if before is not None and before.addresses == addresses else wall_s
+    return AddressSet(addresses=addresses, ttl=ttl, since=since)
+
+
+def conditions(pools: Mapping[str, Pool], known: Mapping[str, AddressSet]) -> dict[str, Condition]:
+    """Each name of a flattened pool that does not resolve, or never did, as worth an alarm."""
+    found = {}
+    for name in names_of(pools):
+        one = known.get(name)
+        if one is None:
+            text = (
+                f"{name}, a member of a flattened pool, never resolved: nothing is answered of it"
+            )
+            found[f"name-unresolved/{name}"] = Condition(text, UNRESOLVED_MS)
+        elif one.failing:
+            found[f"name-unresolved/{name}"] = Condition(
+                f"{name}, a member of a flattened pool, does not resolve since"
+                f" {_clock(one.failing)}: the addresses that it had ({_clock(one.since)}) are"
+                " answered on"
+            )
+    return found
+
+
+def _clock(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _merged(told: Addresses, before: AddressSet | None) -> tuple[str, ...]:

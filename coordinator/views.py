@@ -56,7 +56,8 @@ class VerdictView(Struct, frozen=True, kw_only=True):
     `why` says what became of the address in each of `pools`: a `gtm.state.Why`, or `withheld`
     where the pool was never published. `since` is Unix time, 0 with verdict `unknown`. `held`: the
     guard keeps the address in some pool's answers. `penalty` is what damping counts now, and
-    `damped_since` (Unix) says since when it takes the target out, 0: it does not.
+    `damped_since` (Unix) says since when it takes the target out, 0: it does not. Nor does the
+    name of a flattened pool's member resolve since `unresolved_since` (Unix; 0: it does).
     """
 
     target: TargetKey
@@ -72,6 +73,7 @@ class VerdictView(Struct, frozen=True, kw_only=True):
     held: bool = False
     penalty: float = 0.0
     damped_since: float = 0.0
+    unresolved_since: float = 0.0
 
 
 class RegionView(Struct, frozen=True, kw_only=True):

@@ -90,6 +90,7 @@ def verdict(view: VerdictView) -> pb.Verdict:
         held=view.held,
         penalty=round(view.penalty, 1),
         damped_since=view.damped_since,
+        unresolved_since=view.unresolved_since,
     )
 
 

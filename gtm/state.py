@@ -35,6 +35,10 @@ NEVER: frozenset[Why] = EXCLUDED | {"drained"}
 """Reasons for which nothing ever answers a member, not even when all is down."""
 
 
+FAILING_TTL_S = 5
+"""The TTL of what a name resolved to that does not resolve any more."""
+
+
 class Head(Struct, frozen=True, kw_only=True):
     """`serve/head`: written by every apply and delete, which compare its mod_revision."""
 
@@ -61,15 +65,25 @@ class Bucket(Struct, frozen=True, kw_only=True):
     records: tuple[Record, ...] = ()
 
 
-class AddressSet(Struct, frozen=True, kw_only=True):
+class AddressSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the name of a flattened domain member resolved to: both families, sorted.
 
-    `ttl` is in seconds, `since` when the set was first seen (Unix).
+    `ttl` is in seconds, `since` when the set was first seen, `failing` since when the name does not
+    resolve any more and the set only stands (Unix; 0: it resolves).
     """
 
     addresses: tuple[str, ...]
     ttl: int
     since: float
+    failing: float = 0.0
+
+    @property
+    def left_s(self) -> int:
+        """The TTL of answers from it: while its name does not resolve nothing of its own is left.
+
+        Clients then ask again soon (docs/decisions/0011).
+        """
+        return min(self.ttl, FAILING_TTL_S) if self.failing else self.ttl
 
 
 class Member(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,11 +21,11 @@ _DATA = {"ipv4": a, "ipv6": aaaa}
 def leaf_of(states: Iterable[PoolState], family: Family, ttl: int, extended: bytes = b"") -> Leaf:
     """What makes the leaves of `states`: addresses of `family`, or names where they answer CNAMEs.
 
-    The TTL in seconds is at most that of what flattened names resolved to.
+    The TTL in seconds is at most what is left of what flattened names resolved to.
     """
     states = tuple(states)
     sets = (member.set for state in states for member in state.members)
-    ttl = min([ttl, *(found.ttl for found in sets if found is not None)])
+    ttl = min([ttl, *(found.left_s for found in sets if found is not None)])
     made = cname if any(map(answers_cname, states)) else _DATA[family]
     ready: dict[str, bytes] = {}
 

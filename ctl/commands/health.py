@@ -118,6 +118,7 @@ def shapes(verdict: pb.Verdict) -> list[dict[str, Any]]:
             "held": verdict.held,
             "penalty": verdict.penalty,
             "damped_since": verdict.damped_since,
+            "unresolved_since": verdict.unresolved_since,
             "regions": [
                 {
                     "region": vote.region,
@@ -150,6 +151,8 @@ def render(verdict: pb.Verdict, *, votes: bool = True) -> str:
     flags = [name for name in ("pending", "wavering", "forced", "held") if getattr(verdict, name)]
     if verdict.damped_since:
         flags.append("damped")
+    if verdict.unresolved_since:
+        flags.append(f"its name has not resolved for {show.ago(verdict.unresolved_since)}")
     if verdict.penalty >= 1:
         flags.append(f"penalty {verdict.penalty:.0f}")
     marks = show.colour(f" ({', '.join(flags)})", "yellow") if flags else ""

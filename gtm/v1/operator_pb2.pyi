@@ -403,7 +403,7 @@ class WatchVerdictsResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., initial: bool = ..., gone: bool = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("check", "address", "port", "pools", "verdict", "pending", "wavering", "since", "rule", "regions", "forced", "held", "why", "penalty", "damped_since")
+    __slots__ = ("check", "address", "port", "pools", "verdict", "pending", "wavering", "since", "rule", "regions", "forced", "held", "why", "penalty", "damped_since", "unresolved_since")
     CHECK_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
@@ -419,6 +419,7 @@ class Verdict(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     PENALTY_FIELD_NUMBER: _ClassVar[int]
     DAMPED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNRESOLVED_SINCE_FIELD_NUMBER: _ClassVar[int]
     check: str
     address: str
     port: int
@@ -434,7 +435,8 @@ class Verdict(_message.Message):
     why: _containers.RepeatedScalarFieldContainer[str]
     penalty: float
     damped_since: float
-    def __init__(self, check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., pools: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Health, str]] = ..., pending: bool = ..., wavering: bool = ..., since: _Optional[float] = ..., rule: _Optional[str] = ..., regions: _Optional[_Iterable[_Union[RegionVote, _Mapping]]] = ..., forced: bool = ..., held: bool = ..., why: _Optional[_Iterable[str]] = ..., penalty: _Optional[float] = ..., damped_since: _Optional[float] = ...) -> None: ...
+    unresolved_since: float
+    def __init__(self, check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., pools: _Optional[_Iterable[str]] = ..., verdict: _Optional[_Union[Health, str]] = ..., pending: bool = ..., wavering: bool = ..., since: _Optional[float] = ..., rule: _Optional[str] = ..., regions: _Optional[_Iterable[_Union[RegionVote, _Mapping]]] = ..., forced: bool = ..., held: bool = ..., why: _Optional[_Iterable[str]] = ..., penalty: _Optional[float] = ..., damped_since: _Optional[float] = ..., unresolved_since: _Optional[float] = ...) -> None: ...
 
 class RegionVote(_message.Message):
     __slots__ = ("region", "vote", "streak", "reason", "rtt_us", "age_s", "phases", "agents")

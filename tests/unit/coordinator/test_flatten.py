@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from coordinator import metrics
+from coordinator import metrics, sets
 from coordinator.engine import Engine
 from coordinator.events import Configured, Effect, Now, PublishPool, Resolved, Restored, Tick
 from coordinator.flatten import FIRST_RETRY_S, Flattener
@@ -18,7 +19,8 @@ from gtm.errors import StartError
 from gtm.memory import MemoryStore
 from gtm.model import Address, Pool, Resources
 from gtm.names import Addresses, Names
-from gtm.state import AddressSet, PoolState
+from gtm.state import FAILING_TTL_S, AddressSet, Member, PoolState
+from resolver.leaves import leaf_of
 from tests.name_server import NameServer, name_server
 
 FLAT = Pool(
@@ -160,16 +162,16 @@ class Stage:
             clock=lambda: Now(self.now_s * 1000, float(self.now_s)),
         )
 
-    def _tell(self, sets: dict[str, AddressSet]) -> None:
-        self.told.append(sets)
-        self.sets |= sets
+    def _tell(self, news: dict[str, AddressSet]) -> None:
+        self.told.append(news)
+        self.sets |= news
 
     async def look(self, later_s: int = 0) -> list[tuple[str, ...]]:
         """The addresses told by a look so much later."""
         self.now_s += later_s
         before = len(self.told)
         await self.flattener.look()
-        return [sets["a.test"].addresses for sets in self.told[before:]]
+        return [news["a.test"].addresses for news in self.told[before:]]
 
 
 async def test_a_name_is_asked_for_when_its_ttl_is_over_and_thirty_seconds_at_least() -> None:
@@ -192,11 +194,47 @@ async def test_a_failure_keeps_the_last_set_and_a_name_without_one_is_asked_for_
         assert len(server.asked) == 2
         server.rows["a.test"] = ["A 192.0.2.1"]
         assert await stage.look(1) == [("192.0.2.1",)]
+        first = stage.sets["a.test"]
+        assert (first.since, first.left_s) == (102.0, first.ttl)
+        told = []
         for rows in ("SERVFAIL", "NXDOMAIN", []):
             server.rows["a.test"] = rows
-            assert await stage.look(60) == []
-        assert stage.sets["a.test"].addresses == ("192.0.2.1",)
-        assert stage.sets["a.test"].since == 102.0
+            told += await stage.look(60)
+        assert told == [("192.0.2.1",)]  # told once more, as one that only stands
+        last = stage.sets["a.test"]
+        assert last == replace(first, failing=222.0)
+        assert last.left_s == FAILING_TTL_S < first.ttl
+        server.rows["a.test"] = ["A 192.0.2.1"]
+        assert await stage.look(60) == [("192.0.2.1",)]
+        assert stage.sets["a.test"] == first
+
+
+def test_a_name_that_does_not_resolve_is_an_alarm_and_its_answers_are_short_lived() -> None:
+    """b.test never resolved; a.test did, and does no more."""
+    failing = replace(A, failing=30.0)
+    assert sets.conditions({"flat": FLAT}, {"a.test": A, "b.test": B}) == {}
+    found = sets.conditions({"flat": FLAT, "plain": PLAIN}, {"a.test": failing})
+    assert found.keys() == {"name-unresolved/a.test", "name-unresolved/b.test"}
+    assert found["name-unresolved/b.test"].delay_ms == sets.UNRESOLVED_MS
+    told = found["name-unresolved/a.test"]
+    assert told.delay_ms == 0
+    assert "does not resolve since 1970-01-01 00:00:30 UTC" in told.text
+    assert "(1970-01-01 00:00:01 UTC)" in told.text
+    member = Member(value="a.test", answered=True, counted=True, why="up", set=failing)
+    state = PoolState(type="domain", flatten=True, members=(member,))
+    assert codec.decode(codec.encode(state), PoolState) == state
+    assert leaf_of([state], "ipv4", 300)(["192.0.2.1"]).ttl == FAILING_TTL_S
+    assert leaf_of([state], "ipv4", 1)(["192.0.2.1"]).ttl == 1
+
+
+async def test_an_engine_raises_and_clears_the_alarm_of_a_name() -> None:
+    made, _ = engine()
+    made.handle(Resolved(sets={"a.test": replace(A, failing=9.0), "b.test": B}), Now(1_000, 11.0))
+    made.handle(Tick(), Now(2_000, 12.0))
+    assert [alarm.id for alarm in made.alarms()] == ["name-unresolved/a.test"]
+    made.handle(Resolved(sets={"a.test": A}), Now(3_000, 13.0))
+    made.handle(Tick(), Now(4_000, 14.0))
+    assert made.alarms() == []
 
 
 async def test_only_the_leader_asks_and_a_new_one_asks_at_once() -> None:
