@@ -1,8 +1,8 @@
 """Targets that are domain names: each round resolves the name and probes what it resolves to.
 
-Decides how the outcomes of up to MAX_ADDRESSES addresses make one: success when any answers. The
-whole round keeps the check's timeout, ping's its span. Sits between `runner`, which sees one probe,
-and the probes, which see one address.
+Decides how the outcomes of up to MAX_ADDRESSES addresses make one: success when any answers, or,
+where the check says so, when all do. The whole round keeps the check's timeout, ping's its span.
+Sits between `runner`, which sees one probe, and the probes, which see one address.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def _round(names: Names, probe: Probe, target: Target) -> Outcome:
         return Outcome(Kind.FAILURE, Reason.DNS, str(error))
     dns_us = max(1, (time.monotonic_ns() - begun_ns) // 1000)
     rest_ms = max(1, target.timeout_ms - dns_us // 1000)
-    outcome = await _any(
+    outcome = await (_all if target.all_addresses else _any)(
         probe,
         [
             replace(target, address=address, name=target.address, timeout_ms=rest_ms)
@@ -87,6 +87,37 @@ async def _any(probe: Probe, targets: Sequence[Target]) -> Outcome:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return together([(target.address, task.result()) for task, target in tasks.items()])
+
+
+async def _all(probe: Probe, targets: Sequence[Target]) -> Outcome:
+    """The first failure, for which nobody waits further; else what `each` makes of them."""
+    tasks = {asyncio.ensure_future(probe(target)): target for target in targets}
+    try:
+        for next_ended in asyncio.as_completed(tasks):
+            if (await next_ended).kind is Kind.FAILURE:
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    ended = [task for task in tasks if not task.cancelled()]
+    return each([(tasks[task].address, task.result()) for task in ended])
+
+
+def each(ends: Sequence[tuple[str, Outcome]]) -> Outcome:
+    """What (address, outcome) pairs say of a name all of whose addresses must succeed.
+
+    A failure decides. An address for which this agent has no route says nothing beside others;
+    where it could not probe another one, nobody knows. Else the slowest success stands for all.
+    """
+    heard = [end for end in ends if end[1].reason is not Reason.NO_ROUTE] or list(ends)
+    for kind in (Kind.FAILURE, Kind.NO_OPINION):
+        for address, outcome in heard:
+            if outcome.kind is kind and len(ends) > 1:
+                return replace(outcome, detail=f"{address} {outcome.detail}".strip())
+            if outcome.kind is kind:
+                return outcome
+    return max((outcome for _, outcome in heard), key=lambda outcome: outcome.rtt_us)
 
 
 def together(ends: Sequence[tuple[str, Outcome]]) -> Outcome:

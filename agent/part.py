@@ -36,6 +36,8 @@ SPARE_FILES = 64
 
 NAMED = "family:domain"
 """The capability to resolve targets that are names; agents without it are not assigned any."""
+ALL = "names:all"
+"""The capability to ask success of all addresses of a name."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 log = logging.getLogger("agent")
@@ -97,7 +99,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         region=region,
         agent_id=agent_id,
         version=gtm.__version__,
-        capabilities=(*types(), *_families(), NAMED),
+        capabilities=(*types(), *_families(), NAMED, ALL),
         incarnation=uuid.uuid4().hex,
     )
     if not settings.coordinators:

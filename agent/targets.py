@@ -52,6 +52,7 @@ def read_target(message: agent_pb2.Target) -> Target:
         settings=settings,
         unfit=unfit,
         ip_version=message.ip_version,
+        all_addresses=message.all_addresses,
     )
 
 

@@ -28,7 +28,11 @@ MAX_PER_MESSAGE = 20_000
 MAX_INDEXES = 4_000_000
 """Indexes of one stream; when they are used up it ends, and the agent opens another one."""
 
-_Probe = tuple[TargetKey, str, str, int | str]
+ALL = "names:all"
+"""The capability to ask success of all addresses of a name; agents without it are not assigned
+names that want it, for they would take any."""
+
+_Probe = tuple[TargetKey, str, str, int | str, str]
 
 
 class UsedUp(Exception):
@@ -55,12 +59,14 @@ class Assignment:
         """Whether the agent has the target's probe type and reaches its family, names being one."""
         address = target.key.address
         family = "domain" if is_domain(address) else "ipv6" if ":" in address else "ipv4"
+        if family == "domain" and target.answering == "all" and ALL not in self._able:
+            return False
         return target.type in self._able and f"family:{family}" in self._able
 
     def refresh(self, targets: Iterable[Assigned]) -> bool:
         """Take `targets` for what should be probed from now on; whether that must be sent."""
         self._wanted = {
-            (target.key, target.type, target.options, target.ip_version): target
+            (target.key, target.type, target.options, target.ip_version, target.answering): target
             for target in targets
             if self.able(target)
         }
@@ -128,6 +134,7 @@ class Assignment:
             fall=target.fall,
             rise=target.rise,
             ip_version=0 if target.ip_version == "auto" else target.ip_version,
+            all_addresses=target.answering == "all",
         )
 
     def _indexed(self, probe: _Probe, number: int) -> int:

@@ -64,6 +64,7 @@ def _digest(type_: str, port: int, options: str, ip_version: str) -> str:
 def probe_digest(check: Check, port: int) -> str:
     """What tells one probe from another in stored verdicts."""
     version = "" if check.ip_version == "auto" else f" ip{check.ip_version}"
+    version += "" if check.answering == "any" else " all"
     return _digest(check.type, port, check.options, version)
 
 
@@ -263,10 +264,11 @@ class Targets:
             if was is None:
                 self._assign(key, self._allot(key, now_ms))
                 added.append(key)
-            elif (was.type, was.options, was.ip_version) != (
+            elif (was.type, was.options, was.ip_version, was.answering) != (
                 check.type,
                 check.options,
                 check.ip_version,
+                check.answering,
             ):
                 self._release(key, now_ms)
                 number = self._allot(key, now_ms)
@@ -333,6 +335,7 @@ class Targets:
             rise=check.rise,
             regions=_together(who.regions),
             ip_version=check.ip_version,
+            answering=check.answering,
         )
 
     def _time(self, keys: Iterable[TargetKey]) -> None:

@@ -31,6 +31,7 @@ class Assigned(Struct, frozen=True, kw_only=True):
     rise: int
     regions: frozenset[str]
     ip_version: Literal["auto", 4, 6] = "auto"
+    answering: Literal["any", "all"] = "any"
 
 
 class RegionVoteView(Struct, frozen=True, kw_only=True):

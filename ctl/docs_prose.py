@@ -156,11 +156,11 @@ Refused as a whole:
 Warned of: a name server of ours without an address; a record that another zone hides; a member in
 our zones where nothing is; a line that another rule has, or on which everybody is; `min_voters`
 above the number of regions; a check that one region's word can flip; a `rise_share` that the
-failing share implies; a `floor` where health takes nobody out; `ip_version` without names to probe;
-a `tls` check of addresses without `sni`; `min_available` or `check_judgement` that can never be
-met; weights that are all 0; a `port` that no check probes, or that stands for several; a `failback`
-that nothing asks for; clients that always get `nodata`, `servfail` or no answer; clients without an
-IPv4 address where those of `default` get one.
+failing share implies; a `floor` where health takes nobody out; `ip_version` or `answering` without
+names to probe; a `tls` check of addresses without `sni`; `min_available` or `check_judgement` that
+can never be met; weights that are all 0; a `port` that no check probes, or that stands for several;
+a `failback` that nothing asks for; clients that always get `nodata`, `servfail` or no answer;
+clients without an IPv4 address where those of `default` get one.
 
 Limits of a file: {size} MiB, {nodes:,} values, {depth} levels, {aliases:,} aliases.
 """

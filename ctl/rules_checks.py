@@ -29,11 +29,14 @@ def judge(findings: Findings) -> None:
     for name, check in resources.checks.items():
         _timing(findings, f"checks.{name}", check)
         _voters(findings, f"checks.{name}", check)
-        if check.ip_version != "auto" and name not in names:
-            findings.warn(
-                f"checks.{name}.ip_version",
-                "says nothing: no pool of type domain has this check",
-            )
+        for key, says in (
+            ("ip_version", check.ip_version != "auto"),
+            ("answering", check.answering != "any"),
+        ):
+            if says and name not in names:
+                findings.warn(
+                    f"checks.{name}.{key}", "says nothing: no pool of type domain has this check"
+                )
         if name in addresses and getattr(_settings(findings, check), "names_address", False):
             findings.warn(
                 f"checks.{name}",

@@ -147,6 +147,9 @@ class Check(Struct, frozen=True, kw_only=True):
     ip_version: Annotated[
         Literal["auto", 4, 6], _doc("which addresses of a domain member are probed")
     ] = "auto"
+    answering: Annotated[
+        Literal["any", "all"], _doc("how many of a domain member's probed addresses must succeed")
+    ] = "any"
     port: int = 0
     options: str = "{}"
 

@@ -21,8 +21,9 @@ MAX_TEXT = 160
 STALLED_MS = 250
 """A time-out noticed so much later than due says that this agent was asleep, not the target."""
 
-Identity = tuple[str, str, int, str, str, int]
-"""(check, address, port, type, options, IP version): targets with an equal one are probed once."""
+Identity = tuple[str, str, int, str, str, int, bool]
+"""(check, address, port, type, options, IP version, all addresses): targets with an equal one are
+probed once."""
 
 
 class Kind(IntEnum):
@@ -108,7 +109,8 @@ class Target(Struct, frozen=True):
     """What is probed, and how. `settings` are those of its type, read once from `options`.
 
     `address` may be a domain name, of which `ip_version` says what is probed (4, 6, 0: both); a
-    probe itself sees one of its addresses, with the name in `name`. `unfit` says why this agent
+    probe itself sees one of its addresses, with the name in `name`. Any of them must succeed, or,
+    with `all_addresses`, each that is probed. `unfit` says why this agent
     cannot read the settings ("": it can).
     """
 
@@ -125,6 +127,7 @@ class Target(Struct, frozen=True):
     unfit: str = ""
     ip_version: int = 0
     name: str = ""
+    all_addresses: bool = False
 
     @property
     def identity(self) -> Identity:
@@ -136,6 +139,7 @@ class Target(Struct, frozen=True):
             self.type,
             self.options,
             self.ip_version,
+            self.all_addresses,
         )
 
     @property

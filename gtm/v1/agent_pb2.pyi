@@ -147,7 +147,7 @@ class Assignment(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., base: _Optional[int] = ..., set: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., remove: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("index", "check", "address", "port", "type", "options", "interval_ms", "timeout_ms", "fall", "rise", "ip_version")
+    __slots__ = ("index", "check", "address", "port", "type", "options", "interval_ms", "timeout_ms", "fall", "rise", "ip_version", "all_addresses")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CHECK_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +159,7 @@ class Target(_message.Message):
     FALL_FIELD_NUMBER: _ClassVar[int]
     RISE_FIELD_NUMBER: _ClassVar[int]
     IP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALL_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     index: int
     check: str
     address: str
@@ -170,4 +171,5 @@ class Target(_message.Message):
     fall: int
     rise: int
     ip_version: int
-    def __init__(self, index: _Optional[int] = ..., check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., type: _Optional[str] = ..., options: _Optional[str] = ..., interval_ms: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., fall: _Optional[int] = ..., rise: _Optional[int] = ..., ip_version: _Optional[int] = ...) -> None: ...
+    all_addresses: bool
+    def __init__(self, index: _Optional[int] = ..., check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., type: _Optional[str] = ..., options: _Optional[str] = ..., interval_ms: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., fall: _Optional[int] = ..., rise: _Optional[int] = ..., ip_version: _Optional[int] = ..., all_addresses: bool = ...) -> None: ...

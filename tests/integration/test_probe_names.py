@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from agent.named import by_name, chosen, together
+from agent.named import by_name, chosen, each, together
 from agent.probes import http, icmp, tcp
 from agent.probes.base import Kind, Outcome, Reason, Target, read_settings
 from gtm.names import Addresses, Names, Unresolved
@@ -52,14 +53,16 @@ async def probe(
     type_: str = "tcp",
     timeout: int = 2000,
     ip_version: int = 0,
+    all_addresses: bool = False,
     **options: object,
 ) -> Outcome:
     """One round on a target as an agent with --resolver does it."""
     text = msgspec.json.encode(options).decode()
     settings = read_settings(TYPES[type_], text, port)
     target = Target(
-        "c", name, port, type_, text, 15_000, timeout, settings=settings, ip_version=ip_version
-    )
+        "c", name, port, type_, text, 15_000, timeout,
+        settings=settings, ip_version=ip_version, all_addresses=all_addresses,
+    )  # fmt: skip
     made = by_name(Names(server.address))(target)
     assert made is not None
     return await made(target)
@@ -84,6 +87,35 @@ async def test_a_name_is_down_when_none_of_its_addresses_answers() -> None:
         outcome = await probe(server, "app.test", port)
     assert (outcome.kind, outcome.reason) == (Kind.FAILURE, Reason.REFUSED)
     assert outcome.text == "refused: 127.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        (["A 127.0.0.2", "A 127.0.0.3"], Kind.FAILURE),
+        (["A 127.0.0.3"], Kind.SUCCESS),
+        (["A 127.0.0.3", "A 127.0.0.4"], Kind.SUCCESS),
+    ],
+)
+async def test_all_addresses_of_a_name_must_answer_where_the_check_says_so(
+    rows: list[str], kind: Kind
+) -> None:
+    async with name_server() as server, origin("127.0.0.3", "127.0.0.4") as port:
+        server.rows["app.test"] = rows
+        outcome = await probe(server, "app.test", port, all_addresses=True)
+    assert outcome.kind is kind
+    if kind is Kind.FAILURE:
+        assert outcome.text == "refused: 127.0.0.2"
+
+
+def test_an_address_without_a_route_says_nothing_beside_others_of_a_name() -> None:
+    fine = Outcome(Kind.SUCCESS, rtt_us=5)
+    nowhere = Outcome(Kind.NO_OPINION, Reason.NO_ROUTE)
+    unable = Outcome(Kind.NO_OPINION, Reason.STALLED, "late")
+    assert each([("a", fine), ("b", nowhere)]) == fine
+    assert each([("b", nowhere)]) == nowhere
+    assert each([("a", fine), ("b", replace(fine, rtt_us=9))]).rtt_us == 9
+    assert each([("a", fine), ("b", unable)]).detail == "b late"
 
 
 async def test_an_alias_is_followed_and_each_round_resolves_again() -> None:

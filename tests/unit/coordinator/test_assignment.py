@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from agent.targets import read_target
 from coordinator import assignment
-from coordinator.assignment import Assignment, UsedUp
+from coordinator.assignment import ALL, Assignment, UsedUp
 from coordinator.events import TargetKey
 from coordinator.views import Assigned
 from gtm.v1 import agent_pb2
@@ -112,6 +112,22 @@ def test_a_name_is_assigned_to_agents_that_resolve_with_the_ip_version_wanted() 
     assert (list(changed.remove), six.ip_version) == ([both.index], 6)
     assert six.index != both.index
     assert read_target(six).ip_version == 6
+
+
+def test_a_name_that_must_answer_whole_is_assigned_to_agents_that_know_how() -> None:
+    """An agent without the capability would be content with any address."""
+    named = replace(target(1), key=TargetKey("web", "app.example.com", 80))
+    whole = replace(named, answering="all")
+    assert not Assignment((*ABLE, "family:domain")).able(whole)
+    made = Assignment((*ABLE, "family:domain", ALL))
+    made.refresh([named])
+    [any_] = next(made.messages()).set
+    made.refresh([whole])
+    changed = next(made.messages())
+    [all_] = changed.set
+    assert (any_.all_addresses, all_.all_addresses) == (False, True)
+    assert list(changed.remove) == [any_.index]
+    assert read_target(any_).identity != read_target(all_).identity
 
 
 def test_an_ip_version_that_an_agent_does_not_know_gives_no_opinion() -> None:
