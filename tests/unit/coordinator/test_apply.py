@@ -341,6 +341,11 @@ async def test_a_mass_change_refuses_itself_with_its_numbers(bench: Any, helpers
     assert outcome.changes == ()
     assert len(bench.view.config_pools["a"].addresses) == 20
 
+    out = helpers.pool(*addresses)
+    for mode, member in zip(("offline", "manual_down") * 3, out["addresses"], strict=False):
+        member["mode"] = mode  # taken out, as much as if it were not there
+    assert (await bench.apply({"pools": {"a": out}})).refusal == outcome.refusal
+
     assert (await bench.apply({"pools": {"a": helpers.pool(*addresses[5:])}})).applied
     assert (await bench.apply(fewer, allow_mass_change=True)).applied
 
