@@ -15,7 +15,6 @@ import os
 import re
 import socket
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 
 import maxminddb
@@ -39,8 +38,6 @@ __all__ = [
     "read",
 ]
 
-MAX_CACHED = 16_384
-"""Places remembered, the longest unused goes first."""
 MAX_FILE_BYTES = 1 << 30
 """The largest file that is opened."""
 
@@ -170,40 +167,29 @@ class Atlas:
         self.geography = overlay([database.layer for database in databases])
         self._places = tuple(database for database in databases if database.places)
         self._numbers = tuple(database for database in databases if database.numbers)
-        self._cached = lru_cache(MAX_CACHED)(self._find)
 
     def find(self, packed: bytes) -> Place:
-        """The place of a packed address, with the prefix lengths for which the files say it."""
-        return self._cached(packed)
-
-    def _find(self, packed: bytes) -> Place:
-        here, country_leaf = _first(self._places, packed, "country")
-        number, asn_leaf = _first(self._numbers, packed, "asn")
+        """The place of a packed address."""
+        here = _first(self._places, packed, "country")
         return Place(
             continent=here.continent,
             country=here.country,
             subdivisions=here.subdivisions,
-            asn=number.asn,
+            asn=_first(self._numbers, packed, "asn").asn,
             location=here.location,
-            country_leaf=country_leaf,
-            asn_leaf=asn_leaf,
         )
 
 
-def _first(databases: tuple[Database, ...], packed: bytes, asked: str) -> tuple[Found, int]:
-    """What the first file that knows `asked` says, else whichever says anything; the deepest leaf.
-
-    Where an earlier file says nothing, its silence holds for its own leaf only: so the deepest.
-    """
-    best, leaf = NOTHING, 0
+def _first(databases: tuple[Database, ...], packed: bytes, asked: str) -> Found:
+    """What the first file that knows `asked` says, else whichever says anything."""
+    best = NOTHING
     for database in databases:
-        found, own = database.look_up(packed)
-        leaf = max(leaf, own)
+        found, _ = database.look_up(packed)
         if getattr(found, asked):
-            return found, leaf
+            return found
         if best == NOTHING:
             best = found
-    return best, leaf
+    return best
 
 
 def _combined(digests: Iterable[str]) -> str:

@@ -19,9 +19,7 @@ from .columns import Starts, starts_of
 class Place(Struct, frozen=True, kw_only=True):
     """What the databases say of one address.
 
-    `location` is (latitude, longitude) in degrees. `country_leaf` and `asn_leaf` are prefix
-    lengths of the databases' own leaves around it, in the address's family: every address inside
-    has the same answer from that database. "", None and 0 stand for unknown.
+    `location` is (latitude, longitude) in degrees. "", None and 0 stand for unknown.
     """
 
     continent: str = ""
@@ -29,8 +27,6 @@ class Place(Struct, frozen=True, kw_only=True):
     subdivisions: tuple[str, ...] = ()
     asn: int = 0
     location: tuple[float, float] | None = None
-    country_leaf: int = 0
-    asn_leaf: int = 0
 
 
 NOWHERE = Place()
@@ -56,8 +52,7 @@ class Partition(Struct, frozen=True, eq=False, gc=False):
 class Geography(Struct, frozen=True, eq=False):
     """The place of every address: distinct places, nowhere the first, and spans of them.
 
-    The places' leaves are 0: spans may be wider than a database's own networks, never narrower
-    than need be.
+    Spans may be wider than a database's own networks, never narrower than need be.
     """
 
     places: tuple[Place, ...]

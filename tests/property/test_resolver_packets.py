@@ -41,7 +41,7 @@ TABLE = heard(
                 )
             },
         ),
-        Map({"1": Place(country="CN", country_leaf=8)}),
+        Map({"1": Place(country="CN")}),
         serving=Serving(nsid="r1", version="v1"),
     ),
     0.0,

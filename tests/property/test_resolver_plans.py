@@ -188,20 +188,17 @@ class Leaves:
 
     def find(self, packed: bytes) -> Place:
         bits = packed[1] >> 3
-        (country_at, country_leaf), (asn_at, asn_leaf) = (
-            self._leaf(cuts, bits) for cuts in self.cuts
-        )
-        country, asn = self.found[country_at], self.found[asn_at]
-        return replace(country, asn=asn.asn, country_leaf=8 + country_leaf, asn_leaf=8 + asn_leaf)
+        country, asn = (self.found[self._leaf(cuts, bits)] for cuts in self.cuts)
+        return replace(country, asn=asn.asn)
 
     @staticmethod
-    def _leaf(cuts: int, bits: int) -> tuple[int, int]:
-        """(first of the leaf, its length): nodes whose bit (by heap number) is set are divided."""
+    def _leaf(cuts: int, bits: int) -> int:
+        """The first of the leaf: nodes whose bit (by heap number) is set are divided."""
         node, length = 1, 0
         while length < 5 and cuts >> node & 1:
             length += 1
             node = node << 1 | bits >> (5 - length) & 1
-        return (bits >> (5 - length) << (5 - length)), length
+        return bits >> (5 - length) << (5 - length)
 
 
 @settings(max_examples=150, deadline=None)

@@ -16,8 +16,8 @@ from resolver.place import Place, Unplaced
 from tests.worlds import geography, instance, prefix_of, routes, world
 
 PLACES = {
-    b"\x01": Place(continent="AS", country="CN", asn=4134, country_leaf=8, asn_leaf=16),
-    b"\x08": Place(continent="NA", country="US", country_leaf=9),
+    b"\x01": Place(continent="AS", country="CN", asn=4134),
+    b"\x08": Place(continent="NA", country="US"),
 }
 
 
@@ -31,7 +31,7 @@ class Atlas:
     )
 
     def find(self, packed: bytes) -> Place:
-        return PLACES.get(packed[:1], Place(country_leaf=3))
+        return PLACES.get(packed[:1], Place())
 
 
 def pool(family: str, *members: tuple[str, Why]) -> PoolState:

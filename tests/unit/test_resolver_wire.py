@@ -38,7 +38,7 @@ VIEW = world(
         ),
     },
 )
-CN = Place(continent="AS", country="CN", country_leaf=16)
+CN = Place(continent="AS", country="CN")
 SERVING = Serving(nsid="r1", idle_s=12.5)
 LOCATOR = Map({"1.2": CN, "127": CN})
 TABLE = heard(compile_table(VIEW, LOCATOR, serving=SERVING), 0.0)
