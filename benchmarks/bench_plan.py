@@ -127,7 +127,7 @@ async def measure(folder: Path, instances: int, turns: int) -> None:
     files = folder / "files"
     write(files, instances)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("GTM_")}
-    environ["GTM_SERVER"] = ports.grpc
+    environ |= {"GTM_SERVER": ports.grpc, "GTM_INSECURE": "1"}
     async with EmbeddedEtcd(folder / "etcd", *ports.etcd) as etcd:
         with (folder / "coordinator.log").open("ab") as log:
             coordinator = await asyncio.create_subprocess_exec(
