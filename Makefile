@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
-	bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
+	acceptance bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -124,6 +124,9 @@ fuzz: $(VENV)/.dev  ## a million datagrams and more that nobody should send; abo
 
 faults: $(VENV)/.dev  ## every fault by script, in its long form, and the table; a quarter of an hour
 	FAULTS=long $(PYTEST) -q -s -m '' tests/integration/test_faults.py
+
+acceptance: system $(VENV)/.dev  ## applies that race and are killed, explain beside dig, in their long forms
+	ACCEPTANCE=long $(PYTEST) -q -s $(addprefix tests/integration/test_,applies.py explained_live.py)
 
 TORTURE ?= 10
 
