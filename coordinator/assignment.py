@@ -65,16 +65,17 @@ class Assignment:
 
     def refresh(self, targets: Iterable[Assigned]) -> bool:
         """Take `targets` for what should be probed from now on; whether that must be sent."""
-        self._wanted = {
-            (target.key, target.type, target.options, target.ip_version, target.answering): target
-            for target in targets
-            if self.able(target)
-        }
+        self._wanted = {_probe(target): target for target in targets if self.able(target)}
         self._numbers[: self._used] = -1
         for probe, index in self._index.items():
             if probe in self._wanted:
                 self._numbers[index] = self._wanted[probe].number
         return next(self._differing(), None) is not None
+
+    def index(self, target: Assigned) -> int | None:
+        """The index that the agent knows a target by; None where it was not sent."""
+        probe = _probe(target)
+        return self._index.get(probe) if probe in self._sent else None
 
     def messages(self) -> Iterator[pb.Assignment]:
         """What to send so that the agent has it; with the first, a snapshot even if it is empty."""
@@ -150,6 +151,10 @@ class Assignment:
                 self._numbers = grown
             self._numbers[index] = number
         return index
+
+
+def _probe(target: Assigned) -> _Probe:
+    return (target.key, target.type, target.options, target.ip_version, target.answering)
 
 
 def _timing(target: Assigned) -> tuple[int, int, int, int]:

@@ -27,6 +27,7 @@ from gtm.state import AddressSet, Force, Health, PoolState
 from . import pool
 from .alarms import Alarms, conditions
 from .brakes import Brakes
+from .confirm import Confirmation
 from .events import (
     AgentFound,
     AgentLost,
@@ -68,6 +69,7 @@ class Engine:
         self._targets = Targets()
         self._evidence = Evidence(self._targets)
         self._verdicts = Verdicts(self._targets, self._evidence)
+        self._confirmation = Confirmation(self._targets, self._evidence, self._verdicts)
         self._alarms = Alarms()
         self._resources = Resources()
         self._generation = 0
@@ -95,12 +97,14 @@ class Engine:
         match event:
             case Frame():
                 turned = self._evidence.frame(event, now.mono_ms)
-                return self._evaluate(turned, now, looks=self._brakes.suspect(event.region, turned))
+                looks = self._brakes.suspect(event.region, turned)
+                return self._evaluate(turned, now, looks=looks) + self._confirm(event, now)
             case Digest():
                 turned = self._evidence.digest(event, now.mono_ms)
                 pools = self._latency.digest(event, now.mono_ms)
                 looks = self._brakes.suspect(event.region, turned)
-                return self._evaluate(turned, now, pools=pools, looks=looks)
+                effects = self._evaluate(turned, now, pools=pools, looks=looks)
+                return effects + self._confirm(event, now)
             case Tick():
                 changed = self._evidence.lapse(now.mono_ms)
                 due = {*self._impatient(now), *self._brakes.eased(now)}
@@ -135,6 +139,12 @@ class Engine:
                 self._stored = event
                 return self._reconfigure(self._resources, now)
 
+    def _confirm(self, event: Frame | Digest, now: Now) -> list[Effect]:
+        """Whom to probe at once, after the evaluation."""
+        if not (self._configured and self._restored):
+            return []
+        return [*self._confirmation.after(event, now.mono_ms)]
+
     def _reconfigure(self, resources: Resources, now: Now) -> list[Effect]:
         """Take over resources, regions and, once it came, what the store has."""
         self._resources = resources
@@ -147,6 +157,7 @@ class Engine:
         gone = [number for _, number in changes.removed] + [old for old, _ in changes.moved]
         self._evidence.clear(np.array(gone, dtype=np.intp))
         self._verdicts.clear(np.array(gone, dtype=np.intp))
+        self._confirmation.clear(np.array(gone, dtype=np.intp))
         retimed = np.array(changes.retimed, dtype=np.intp)
         changed = self._evidence.judge_again(retimed, now.mono_ms)
 
@@ -308,6 +319,11 @@ class Engine:
     def assigned(self, region: str) -> Iterable[Assigned]:
         """The targets that agents of `region` should probe."""
         return (one for one in self.targets().values() if region in one.regions)
+
+    @property
+    def unasked(self) -> int:
+        """Targets that should have been probed at once, but for the bound on that."""
+        return self._confirmation.refused
 
     def number(self, key: TargetKey) -> int | None:
         """The number of a target in the columns of frames and digests."""

@@ -179,6 +179,12 @@ class EndForce(Struct, frozen=True, kw_only=True):
     target: str
 
 
+class Confirm(Struct, frozen=True, kw_only=True):
+    """Ask the agents of all regions of a target to probe it at once; nothing is stored."""
+
+    target: TargetKey
+
+
 class RaiseAlarm(Struct, frozen=True, kw_only=True):
     """Something that an operator should know stands from now on."""
 
@@ -192,6 +198,8 @@ class ClearAlarm(Struct, frozen=True, kw_only=True):
     id: str
 
 
-Effect = (
+Stored = (
     PublishPool | PublishRoutes | PublishVerdict | PublishAside | EndForce | RaiseAlarm | ClearAlarm
 )
+"""Effects that change what the store has."""
+Effect = Stored | Confirm

@@ -24,7 +24,7 @@ from gtm.v1.agent_pb2_grpc import AgentsServicer
 from . import metrics
 from .callers import Denied, caller_of, misfit
 from .election import Membership
-from .events import AgentFound, AgentLost
+from .events import AgentFound, AgentLost, TargetKey
 from .judge import Judge
 from .stream import DIGEST_S, HEARTBEAT_S, Ended, Stream, received
 
@@ -56,6 +56,7 @@ class Gateway(AgentsServicer):
         self._coordinators, self._met = coordinators, met
         self._streams: dict[tuple[str, str], Stream] = {}
         judge.assigned = self._assign
+        judge.confirm = self._confirm
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -70,6 +71,12 @@ class Gateway(AgentsServicer):
     def _assign(self) -> None:
         for stream in self._streams.values():
             stream.assign(self._judge.engine.assigned(stream.region))
+
+    def _confirm(self, keys: Iterable[TargetKey]) -> None:
+        known = self._judge.engine.targets()
+        targets = [known[key] for key in keys if key in known]
+        for stream in self._streams.values():
+            stream.confirm(targets)
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:
         """One agent's stream, from its hello to its end."""

@@ -32,6 +32,7 @@ from .engine import Engine
 from .events import (
     ClearAlarm,
     Configured,
+    Confirm,
     Effect,
     EndForce,
     Forced,
@@ -68,8 +69,9 @@ def clock() -> Now:
 class Judge:
     """Drives the engine.
 
-    `assigned` is called whenever what agents should probe changed, `decided` with what the history
-    tells of each evaluation that changed something.
+    `assigned` is called whenever what agents should probe changed, `confirm` with targets that they
+    should probe at once, `decided` with what the history tells of each evaluation that changed
+    something.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Judge:
     ) -> None:
         self.engine, self.watchers = engine, Watchers()
         self.assigned: Callable[[], None] = lambda: None
+        self.confirm: Callable[[Iterable[TargetKey]], None] = lambda targets: None
         self.decided: Callable[[list[tuple[str, HistoryEntry]]], None] = lambda entries: None
         self._telling = Telling()
         self.view = View()
@@ -173,8 +176,12 @@ class Judge:
     # ---- out -----------------------------------------------------------------------------------
 
     def _out(self, effects: list[Effect], now: Now) -> None:
-        self.decided(self._telling.told(effects, now))
-        self._publisher.want({keyed.of(one): keyed.written(one, now) for one in effects})
+        stored = [effect for effect in effects if not isinstance(effect, Confirm)]
+        self.decided(self._telling.told(stored, now))
+        if stored:
+            self._publisher.want({keyed.of(one): keyed.written(one, now) for one in stored})
+        if asked := [effect.target for effect in effects if isinstance(effect, Confirm)]:
+            self.confirm(asked)
         for effect in effects:
             metrics.DECISIONS.labels(type(effect).__name__).inc()
             if isinstance(effect, PublishVerdict):

@@ -7,7 +7,6 @@ from gtm.state import AlarmRecord, Aside, PoolState, Routes, VerdictRecord
 
 from .events import (
     ClearAlarm,
-    Effect,
     EndForce,
     Now,
     PublishAside,
@@ -15,10 +14,11 @@ from .events import (
     PublishRoutes,
     PublishVerdict,
     RaiseAlarm,
+    Stored,
 )
 
 
-def of(effect: Effect) -> str:
+def of(effect: Stored) -> str:
     """The key that an effect is about."""
     match effect:
         case PublishPool(name=name):
@@ -35,7 +35,7 @@ def of(effect: Effect) -> str:
             return keys.alarm(id_)
 
 
-def written(effect: Effect, now: Now) -> bytes | None:
+def written(effect: Stored, now: Now) -> bytes | None:
     """The value that its key has from then on; None: none."""
     value: PoolState | Routes | VerdictRecord | AlarmRecord | Aside | None = None
     match effect:

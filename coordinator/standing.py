@@ -105,6 +105,11 @@ class Standing(Collector):
         for verdict, count in health.items():
             verdicts.add_metric((verdict,), count)
         yield verdicts
+        yield _gauge(
+            "unconfirmed_targets",
+            "Times that a target was not probed at once, for the bound on that, since the start.",
+            self._engine.unasked,
+        )
         yield _gauge("pending_verdicts", "Targets about which too few regions speak.", pending)
         yield _gauge(
             "held_addresses", "Addresses that the guard holds in answers.", len(self._engine.held())

@@ -29,6 +29,8 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 3 * HEARTBEAT_S
 """After so long without a word the agent is taken for gone."""
 DIGEST_S = 60.0
+MAX_CONFIRM = 10_000
+"""Targets that wait to be asked for in one stream; of more the ordinary pace must do."""
 
 
 class Ended(Exception):
@@ -71,6 +73,7 @@ class Stream:
         self._sequence = 0
         self._acked = 0
         self._dirty = True
+        self._confirm: dict[Assigned, None] = {}
         self._wake = asyncio.Event()
 
     @property
@@ -87,6 +90,14 @@ class Stream:
         """The agent should probe these from now on."""
         self._dirty = self.assignment.refresh(targets) or self._dirty
         if self._dirty:
+            self._wake.set()
+
+    def confirm(self, targets: Iterable[Assigned]) -> None:
+        """The agent should probe these at once, as far as they are its own."""
+        for target in targets:
+            if self.region in target.regions and len(self._confirm) < MAX_CONFIRM:
+                self._confirm[target] = None
+        if self._confirm:
             self._wake.set()
 
     def end(self, ended: Ended) -> None:
@@ -199,6 +210,12 @@ class Stream:
                         "the stream's indexes are used up: connect again",
                         "indexes",
                     ) from None
+            if self._confirm:
+                asked, self._confirm = self._confirm, {}
+                indexes = [self.assignment.index(target) for target in asked]
+                known = [index for index in indexes if index is not None]
+                if known:
+                    await context.write(pb.ToAgent(confirm=pb.Confirm(target=known)))
             if self._acked < self._sequence:
                 self._acked = self._sequence
                 await context.write(pb.ToAgent(ack=pb.Ack(sequence=self._acked)))

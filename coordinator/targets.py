@@ -99,6 +99,7 @@ class Columns:
         self.grace: NDArray[np.int64] = np.zeros(capacity, dtype=np.int64)
         self.fall: NDArray[np.int32] = np.ones(capacity, dtype=np.int32)
         self.rise: NDArray[np.int32] = np.ones(capacity, dtype=np.int32)
+        self.confirm: NDArray[np.bool_] = np.zeros(capacity, dtype=bool)
         self.check: NDArray[np.int32] = np.zeros(capacity, dtype=np.int32)
         self.scratch: NDArray[np.int32] = np.zeros(capacity, dtype=np.int32)
 
@@ -352,6 +353,7 @@ class Targets:
             columns.grace[numbers] = grace_ms(check)
             columns.fall[numbers] = check.fall
             columns.rise[numbers] = check.rise
+            columns.confirm[numbers] = check.confirm
 
     def _allot(self, key: TargetKey, now_ms: int) -> int:
         self._uses[key.check] += 1
@@ -374,5 +376,6 @@ class Targets:
         number = self._assigned.pop(key).number
         self._key[number] = None
         self.columns.max_age[number] = -1
+        self.columns.confirm[number] = False
         self._resting.append((now_ms, number))
         return number

@@ -49,6 +49,8 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Answers = Annotated[int, Meta(ge=1, le=64)]
 Capacity = Annotated[int, Meta(ge=1)]
 HALF = Share.parse("50%")
+ProbeRate = Annotated[float, Meta(ge=0.001, le=1000)]
+"""Probes a second."""
 Location = tuple[float, float]
 """Latitude and longitude in degrees."""
 
@@ -144,6 +146,13 @@ class Check(Struct, frozen=True, kw_only=True):
     damping: Annotated[
         bool, _doc("hold an address down whose verdict keeps changing, until it is quiet")
     ] = False
+    confirm: Annotated[
+        bool, _doc("a first failure makes all regions probe at once, until it is sure")
+    ] = False
+    max_probe_rate: Annotated[
+        ProbeRate | None,
+        _doc("probes a second on one target, from all regions together; default: no bound"),
+    ] = None
     ip_version: Annotated[
         Literal["auto", 4, 6], _doc("which addresses of a domain member are probed")
     ] = "auto"

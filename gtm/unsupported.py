@@ -14,7 +14,6 @@ KINDS: frozenset[str] = frozenset()
 
 KEYS: Mapping[type, frozenset[str]] = {
     Region: frozenset({"canaries"}),
-    Check: frozenset({"confirm", "max_probe_rate"}),
 }
 """Keys of a mapping, by the type that the mapping is read as."""
 

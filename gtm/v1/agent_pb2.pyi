@@ -19,30 +19,38 @@ OUTCOME_FAILURE: Outcome
 OUTCOME_NO_OPINION: Outcome
 
 class FromAgent(_message.Message):
-    __slots__ = ("hello", "results", "digest", "heartbeat", "sent_ms")
+    __slots__ = ("hello", "results", "digest", "heartbeat", "goodbye", "sent_ms")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     results: Results
     digest: Digest
     heartbeat: Heartbeat
+    goodbye: Goodbye
     sent_ms: int
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., sent_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., sent_ms: _Optional[int] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("welcome", "assignment", "ack", "heartbeat")
+    __slots__ = ("welcome", "assignment", "ack", "heartbeat", "confirm", "place", "sent_ms")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    SENT_MS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     assignment: Assignment
     ack: Ack
     heartbeat: Heartbeat
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    confirm: Confirm
+    place: Place
+    sent_ms: int
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., confirm: _Optional[_Union[Confirm, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., sent_ms: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("region", "agent_id", "version", "capabilities", "incarnation")
@@ -123,10 +131,32 @@ class Digest(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., assignment_revision: _Optional[int] = ..., target: _Optional[_Iterable[int]] = ..., outcome: _Optional[_Iterable[int]] = ..., streak: _Optional[_Iterable[int]] = ..., age_ms: _Optional[_Iterable[int]] = ..., rtt_us: _Optional[_Iterable[int]] = ..., reason: _Optional[_Iterable[int]] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "without_opinion")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_OPINION_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    without_opinion: str
+    def __init__(self, count: _Optional[int] = ..., without_opinion: _Optional[str] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Confirm(_message.Message):
+    __slots__ = ("target",)
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    target: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, target: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Place(_message.Message):
+    __slots__ = ("rank", "agents", "canaries")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    CANARIES_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    agents: int
+    canaries: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rank: _Optional[int] = ..., agents: _Optional[int] = ..., canaries: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("sequence",)
@@ -147,7 +177,7 @@ class Assignment(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., base: _Optional[int] = ..., set: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., remove: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("index", "check", "address", "port", "type", "options", "interval_ms", "timeout_ms", "fall", "rise", "ip_version", "all_addresses")
+    __slots__ = ("index", "check", "address", "port", "type", "options", "interval_ms", "timeout_ms", "fall", "rise", "ip_version", "all_addresses", "gap_ms", "slot", "slots")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CHECK_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +190,9 @@ class Target(_message.Message):
     RISE_FIELD_NUMBER: _ClassVar[int]
     IP_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALL_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    GAP_MS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     index: int
     check: str
     address: str
@@ -172,4 +205,7 @@ class Target(_message.Message):
     rise: int
     ip_version: int
     all_addresses: bool
-    def __init__(self, index: _Optional[int] = ..., check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., type: _Optional[str] = ..., options: _Optional[str] = ..., interval_ms: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., fall: _Optional[int] = ..., rise: _Optional[int] = ..., ip_version: _Optional[int] = ..., all_addresses: bool = ...) -> None: ...
+    gap_ms: int
+    slot: int
+    slots: int
+    def __init__(self, index: _Optional[int] = ..., check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., type: _Optional[str] = ..., options: _Optional[str] = ..., interval_ms: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., fall: _Optional[int] = ..., rise: _Optional[int] = ..., ip_version: _Optional[int] = ..., all_addresses: bool = ..., gap_ms: _Optional[int] = ..., slot: _Optional[int] = ..., slots: _Optional[int] = ...) -> None: ...

@@ -307,7 +307,7 @@ class CoordinatorStatus(_message.Message):
     def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., leader: bool = ...) -> None: ...
 
 class AgentStatus(_message.Message):
-    __slots__ = ("id", "region", "version", "connected", "targets", "results", "heard_s", "refused")
+    __slots__ = ("id", "region", "version", "connected", "targets", "results", "heard_s", "refused", "without_opinion")
     ID_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -316,6 +316,7 @@ class AgentStatus(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     HEARD_S_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_OPINION_FIELD_NUMBER: _ClassVar[int]
     id: str
     region: str
     version: str
@@ -324,7 +325,8 @@ class AgentStatus(_message.Message):
     results: int
     heard_s: float
     refused: int
-    def __init__(self, id: _Optional[str] = ..., region: _Optional[str] = ..., version: _Optional[str] = ..., connected: bool = ..., targets: _Optional[int] = ..., results: _Optional[int] = ..., heard_s: _Optional[float] = ..., refused: _Optional[int] = ...) -> None: ...
+    without_opinion: str
+    def __init__(self, id: _Optional[str] = ..., region: _Optional[str] = ..., version: _Optional[str] = ..., connected: bool = ..., targets: _Optional[int] = ..., results: _Optional[int] = ..., heard_s: _Optional[float] = ..., refused: _Optional[int] = ..., without_opinion: _Optional[str] = ...) -> None: ...
 
 class ReplicaStatus(_message.Message):
     __slots__ = ("id", "version", "listen", "served_revision", "lag", "stale", "snapshot_age_s", "geo_hash", "heard_s", "queries", "refused_states")

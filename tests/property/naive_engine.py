@@ -31,6 +31,7 @@ class Rules:
     voters: int | None
     healthy: Fraction | None = None
     rising: Fraction | None = None
+    confirm: bool = False
 
     @property
     def grace_ms(self) -> int:
@@ -67,6 +68,7 @@ class Naive:
     votes: dict[tuple[str, object], str] = field(default_factory=dict)
     verdicts: dict[object, str] = field(default_factory=dict)
     records: dict[object, Record] = field(default_factory=dict)
+    asked: dict[object, int] = field(default_factory=dict)
 
     # ---- events --------------------------------------------------------------------------------
 
@@ -127,6 +129,26 @@ class Naive:
             return "up" if length >= self.rules.rise else base
         return "down" if length >= self.rules.fall else base
 
+    def asks(
+        self, region: str, agent: str, rows: list[tuple[object, int]], now: int
+    ) -> set[object]:
+        """The targets that all regions are asked about after these rows were judged."""
+        found = set()
+        for target, outcome in rows:
+            saying = self.agents[region, agent][target]
+            half_ms = self.rules.interval_ms / 2
+            if (
+                self.rules.confirm
+                and region in self.rules.regions
+                and outcome == FAILURE == saying.last
+                and saying.streak <= self.rules.fall
+                and self.verdicts.get(target) == "up"
+                and (target not in self.asked or now - self.asked[target] >= half_ms)
+            ):
+                self.asked[target] = now
+                found.add(target)
+        return found
+
     def tick(self, now: int) -> None:
         for sayings in self.agents.values():
             for saying in sayings.values():
@@ -142,6 +164,7 @@ class Naive:
         self.rules = rules
         if probe != self.probe:
             self.probe = probe
+            self.asked.clear()
             self.agents = {name: {t: Saying() for t in self.targets} for name in self.agents}
             self.stored.clear()
             self.votes.clear()

@@ -17,6 +17,7 @@ from coordinator.events import (
     AgentFound,
     AgentLost,
     Configured,
+    Confirm,
     Digest,
     Frame,
     Now,
@@ -62,6 +63,7 @@ rules = st.fixed_dictionaries(
             ),
         ),
         "voters": st.sampled_from([None, 1, 2, 3, 9]),
+        "confirm": st.booleans(),
         "options": st.sampled_from(["{}", '{"send":"x"}']),
     }
 )
@@ -98,6 +100,7 @@ def resources(rule: dict[str, Any]) -> Resources:
         timeout=Duration(500),
         fall=rule["fall"],
         rise=rule["rise"],
+        confirm=rule["confirm"],
         regions=rule["regions"],
         **{key: Share.parse(share) for key, share in rule["shares"].items() if share},
         min_voters=Voters(rule["voters"] or 0),
@@ -126,6 +129,7 @@ def naive_rules(rule: dict[str, Any]) -> Any:
         healthy=of_one(rule, "healthy_share"),
         rising=of_one(rule, "rise_share"),
         voters=rule["voters"],
+        confirm=rule["confirm"],
     )
 
 
@@ -157,11 +161,16 @@ class Pair:
         self.twin = naive.Naive(naive_rules(self.rule), self.probe, KEYS)
         self.twin.restored(records, self.mono_ms)
 
-    def feed(self, event: Any) -> None:
+    def feed(self, event: Any) -> set[TargetKey]:
+        """Store what comes out; whom to ask for at once."""
+        asked = set()
         for effect in self.engine.handle(event, self.now):
+            if isinstance(effect, Confirm):
+                asked.add(effect.target)
             if isinstance(effect, PublishVerdict):
                 assert effect.record is not None
                 self.records[effect.target] = effect.record
+        return asked
 
     def configure(self, rule: dict[str, Any]) -> None:
         self.rule = rule
@@ -197,7 +206,7 @@ class Pair:
     def frame(self, name: tuple[str, str], rows: list[tuple[int, int, int]]) -> None:
         self.find(name)
         zero = np.zeros(len(rows), dtype=np.int64)
-        self.feed(
+        asked = self.feed(
             Frame(
                 region=name[0],
                 agent=name[1],
@@ -211,11 +220,13 @@ class Pair:
         for place, what, ago in rows:
             self.twin.result(*name, KEYS[place], what, ago, self.mono_ms)
         self.twin.judge()
+        told = [(KEYS[place], what) for place, what, _ in rows]
+        assert asked == self.twin.asks(*name, told, self.mono_ms)
 
     def digest(self, name: tuple[str, str], rows: list[tuple[int, int, int, int]]) -> None:
         self.find(name)
         zero = np.zeros(len(rows), dtype=np.int64)
-        self.feed(
+        asked = self.feed(
             Digest(
                 region=name[0],
                 agent=name[1],
@@ -230,6 +241,8 @@ class Pair:
         for place, what, streak, ago in rows:
             self.twin.entry(*name, KEYS[place], what, streak, ago, self.mono_ms)
         self.twin.judge()
+        told = [(KEYS[place], what) for place, what, _, _ in rows]
+        assert asked == self.twin.asks(*name, told, self.mono_ms)
 
     def compare(self) -> None:
         for key, view in zip(KEYS, self.engine.verdicts(now=self.now), strict=True):

@@ -34,6 +34,7 @@ from coordinator.events import (
     AgentLost,
     ClearAlarm,
     Configured,
+    Confirm,
     Digest,
     Effect,
     EndForce,
@@ -302,6 +303,8 @@ def tell(effect: Effect) -> list[str]:
         case PublishAside(region=region, record=aside):
             assert aside is not None
             return [f"region {region} set aside since {aside.since:g}: {aside.text}"]
+        case Confirm(target=target):
+            return [f"confirm {spelled(target)}"]
         case EndForce(target=target):
             return [f"force {target} is over"]
         case RaiseAlarm(id=id_, text=text):

@@ -178,9 +178,9 @@ def test_settings_refuse_in_their_own_words() -> None:
         "x.yaml:4: checks.c.either: must be a whole number, not 'x'",
         "x.yaml:5: checks.d.inner.limt: unknown key 'limt', did you mean 'limit'?",
         "x.yaml:6: checks.e.note: is longer than 5 characters",
-        "x.yaml:7: checks.f.prot: unknown key 'prot'; known are answering, damping, failing_share, "
-        "fall, healthy_share, interval, ip_version, min_voters, regions, rise, rise_share, "
-        "timeout, type",
+        "x.yaml:7: checks.f.prot: unknown key 'prot'; known are answering, confirm, damping, "
+        "failing_share, fall, healthy_share, interval, ip_version, max_probe_rate, min_voters, "
+        "regions, rise, rise_share, timeout, type",
     ]
 
 
