@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -19,6 +19,7 @@ import grpc.aio
 from msgspec import Struct
 
 from gtm import tls_files
+from gtm.apart import Apart
 from gtm.errors import StartError
 from gtm.links import Tls, channel
 from gtm.telemetry import transition
@@ -30,7 +31,7 @@ from .frames import DIGEST_ROWS, FRAME_ROWS, digest_frame, digest_rows, results_
 from .probes.base import Identity
 from .results import ResultLog
 from .runner import Runner
-from .targets import Assigned
+from .targets import MAX_TARGETS, Assigned
 
 FLUSH_MS = 100
 """Results go out at most this often, unless FRAME_ROWS of them wait."""
@@ -40,6 +41,10 @@ MAX_UNACKED = 64
 """Frames sent and not acknowledged; then results wait in the log."""
 HELLO_TIMEOUT_S = 5.0
 """From the start of a stream until its welcome."""
+MAX_PLACES = 100_000
+"""Agents of one region, as far as a coordinator is believed."""
+MAX_CANARIES = 16
+"""Canaries of one coordinator that are taken."""
 SILENT_HEARTBEATS = 3
 """A coordinator unheard for so many heartbeats is given up."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 3.0
@@ -102,6 +107,7 @@ class Link:
         on_ack: Callable[[], None],
         tls: Tls,
         insecure: bool,
+        without_opinion: Callable[[], str] = str,
     ) -> None:
         self.address = address
         self.assigned = Assigned()
@@ -127,6 +133,9 @@ class Link:
         self._on_ack = on_ack
         self._tls = tls
         self._insecure = insecure
+        self._without_opinion = without_opinion
+        self._leaving = False
+        self._left = asyncio.Event()
         self._wake = asyncio.Event()
         self._trouble = ""
         self._reset()
@@ -141,6 +150,11 @@ class Link:
         self._flush_at_ms = 0  # no sooner than that
         self._due_ms = 0  # the results that wait go then
         self._heartbeats = 0
+        self.base_ms: int | None = None
+        self.place = (0, 1)
+        self.canaries: tuple[str, ...] = ()
+        self._apart = Apart()
+        self._beat_due = False
         self._timed = (0, 0)  # (sequence of the frame that is timed, when it was sent); 0: none
         self._heartbeat_ms = 1000
         self._digest_ms = 60_000
@@ -166,6 +180,18 @@ class Link:
         """Whether everything was sent and acknowledged."""
         return self.acked >= self._results.end
 
+    def beat(self) -> None:
+        """Send a heartbeat at once."""
+        self._beat_due = True
+        self._wake.set()
+
+    async def leave(self) -> None:
+        """Say goodbye and wait until the stream has ended."""
+        self._leaving = True
+        self._wake.set()
+        if self.open:
+            await self._left.wait()
+
     async def run(self) -> None:
         """Keep the stream open until cancelled."""
         backoff = FIRST_BACKOFF_S
@@ -187,6 +213,10 @@ class Link:
                     metrics.RECONNECTS.inc()
                 self._reset()
                 self._on_change()
+            self._left.set()
+            if self._leaving:
+                return
+            self._left.clear()
             if welcomed:
                 backoff = FIRST_BACKOFF_S
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
@@ -237,6 +267,7 @@ class Link:
         self._heartbeat_ms = max(100, welcome.heartbeat_ms or 1000)
         self._digest_ms = max(1000, welcome.digest_ms or 60_000)
         self._heard_ms = self._runner.now_ms()
+        self._clock(message)
         self._trouble = ""
         self.met = True
         transition(log, "stream open", coordinator=self.address, id=self.coordinator_id)
@@ -264,11 +295,16 @@ class Link:
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 self._heard_ms = self._runner.now_ms()
+                self._clock(message)
                 match message.WhichOneof("message"):
                     case "assignment":
                         self._take_assignment(message.assignment)
                     case "ack":
                         self._take_ack(message.ack.sequence)
+                    case "confirm":
+                        self._take_confirm(message.confirm.target)
+                    case "place":
+                        self._take_place(message.place)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await _end(call) from error
         raise await _end(call)
@@ -288,7 +324,32 @@ class Link:
         self._on_change()
         self._wake.set()
 
+    def _clock(self, message: Any) -> None:
+        """Note what the coordinator's clock shows."""
+        if not message.sent_ms:
+            return
+        base_ms = self._apart.heard(message.sent_ms, self._heard_ms)
+        if base_ms != self.base_ms:
+            self.base_ms = base_ms
+            self._on_change()
+
+    def _take_confirm(self, indexes: Sequence[int]) -> None:
+        if len(indexes) > MAX_TARGETS:
+            raise ValueError(f"{len(indexes)} targets to confirm; {MAX_TARGETS} are taken")
+        known = self.assigned.known(indexes)
+        metrics.UNKNOWN.inc(len(indexes) - len(known))
+        self._runner.confirm(known)
+
+    def _take_place(self, place: agent_pb2.Place) -> None:
+        if not place.rank < place.agents <= MAX_PLACES:
+            raise ValueError(f"agent {place.rank} of {place.agents} is no place in a region")
+        self.place = (place.rank, place.agents)
+        self.canaries = tuple(place.canaries[:MAX_CANARIES])
+        self._on_change()
+
     def _take_ack(self, sequence: int) -> None:
+        if sequence > self._sequence:
+            raise ValueError(f"frame {sequence} was acknowledged before it was sent")
         timed, sent_ms = self._timed
         if 0 < timed <= sequence:
             metrics.ACKNOWLEDGED.observe((self._runner.now_ms() - sent_ms) / 1000)
@@ -305,9 +366,16 @@ class Link:
         try:
             while True:
                 now = self._runner.now_ms()
-                if now >= heartbeat_at_ms:
+                if self._leaving:
+                    await self._send(call, agent_pb2.FromAgent(goodbye=agent_pb2.Goodbye()))
+                    await call.done_writing()
+                    await asyncio.Event().wait()  # the coordinator ends the stream
+                if now >= heartbeat_at_ms or self._beat_due:
                     self._heartbeats += 1
-                    beat = agent_pb2.Heartbeat(count=self._heartbeats)
+                    self._beat_due = False
+                    beat = agent_pb2.Heartbeat(
+                        count=self._heartbeats, without_opinion=self._without_opinion()
+                    )
                     await self._send(call, agent_pb2.FromAgent(heartbeat=beat))
                     heartbeat_at_ms = now + self._heartbeat_ms
                 wake = heartbeat_at_ms

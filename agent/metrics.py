@@ -30,6 +30,18 @@ TRANSITIONS = Counter(
 )
 LATE = Counter("gtm_agent_late_probes", "Probes that began late for want of a free slot")
 SKIPPED = Counter("gtm_agent_skipped_slots", "Slots that passed unused: the former probe still ran")
+DEFERRED = Counter(
+    "gtm_agent_deferred_probes", "Probes put off because of the bound on their target's rate"
+)
+CONFIRMATIONS = Counter(
+    "gtm_agent_confirmations", "Targets probed at once because some region saw a failure"
+)
+UNKNOWN = Counter(
+    "gtm_agent_unknown_indexes", "Targets to confirm that spoke of indexes that are not assigned"
+)
+CANARIES = Gauge("gtm_agent_canaries", "Canaries that are looked at")
+CANARIES_FAILING = Gauge("gtm_agent_canaries_failing", "Canaries that did not answer last time")
+WITHOUT_OPINION = Gauge("gtm_agent_without_opinion", "1 while no canary answers")
 OVERRUN = Counter("gtm_agent_overrun_probes", "Probes that ran over their hard deadline")
 TARGETS = Gauge("gtm_agent_targets", "Targets assigned")
 RUNNING = Gauge("gtm_agent_running_probes", "Probes under way")
@@ -42,7 +54,13 @@ ACKNOWLEDGED = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 BUFFERED = Gauge("gtm_agent_buffered_results", "Results that wait to be sent or acknowledged")
-DROPPED = Counter("gtm_agent_dropped_results", "Results dropped because the buffer was full")
+DROPPED = Counter(
+    "gtm_agent_dropped_results",
+    "Results dropped because the buffer was full: repeats first, then those that may turn a vote",
+    ["what"],
+)
+for _what in ("repeat", "turn"):
+    DROPPED.labels(_what)
 
 _PHASES = tuple(
     (name, PHASE_SECONDS.labels(name.removesuffix("_us"))) for name in Phases.__struct_fields__

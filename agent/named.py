@@ -18,6 +18,7 @@ from gtm.forms import is_domain
 from gtm.model import Family
 from gtm.names import Addresses, Names, Unresolved
 
+from .guard import Guard
 from .probes.base import STALLED_MS, Kind, Outcome, Phases, Probe, Reason, Target
 from .runner import probe_of
 
@@ -29,16 +30,30 @@ RESOLVING = 2
 _FAMILIES: dict[int, tuple[Family, ...]] = {0: ("ipv4", "ipv6"), 4: ("ipv4",), 6: ("ipv6",)}
 
 
-def by_name(names: Names) -> Callable[[Target], Probe | None]:
-    """What gives a runner its probes: those of names resolve by `names`, the others are as ever."""
+def by_name(names: Names, guard: Guard) -> Callable[[Target], Probe | None]:
+    """What gives a runner its probes: those of names resolve by `names`, the others are as ever.
+
+    None of them touches an address that `guard` denies.
+    """
 
     def find(target: Target) -> Probe | None:
         probe = probe_of(target)
-        if probe is None or not is_domain(target.address):
-            return probe
-        return lambda target: _round(names, probe, target)
+        if probe is None:
+            return None
+        if is_domain(target.address):
+            return lambda target: _round(names, _guarded(probe, guard), target)
+        return _guarded(probe, guard) if guard.denies(target.address) else probe
 
     return find
+
+
+def _guarded(probe: Probe, guard: Guard) -> Probe:
+    async def guarded(target: Target) -> Outcome:
+        if why := guard.denies(target.address):
+            return Outcome(Kind.NO_OPINION, Reason.DENIED, why)
+        return await probe(target)
+
+    return guarded
 
 
 async def _round(names: Names, probe: Probe, target: Target) -> Outcome:

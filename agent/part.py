@@ -13,13 +13,16 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 import gtm
 from gtm.errors import StartError
-from gtm.forms import label
+from gtm.forms import canary, label
 from gtm.links import Tls, channel, chosen
 from gtm.names import Names, is_server
 from gtm.telemetry import HttpDoor, transition
 from gtm.tls_files import Files
 from gtm.tls_meter import CertificateMeter
 
+from . import metrics
+from .canaries import Canaries
+from .guard import Guard
 from .link import Hello
 from .named import by_name
 from .probes import icmp
@@ -29,8 +32,12 @@ from .settings import Settings
 from .targets import types
 from .uplink import Uplink
 
-DRAIN_S = 1.0
-"""How long a stopping agent waits for its last results to be acknowledged."""
+PROBES_S = 3.0
+"""How long a stopping agent lets the probes under way go on."""
+DRAIN_S = 2.0
+"""How long it then waits for its last results to be acknowledged."""
+GOODBYE_S = 0.5
+"""How long it waits for coordinators to hear that it goes."""
 SPARE_FILES = 64
 """Files that probes leave to the rest of the process."""
 
@@ -119,20 +126,36 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     if settings.resolver and not is_server(settings.resolver):
         raise StartError(f"--resolver {settings.resolver!r} is not ADDRESS:PORT", 2)
 
+    try:
+        guard = Guard(settings.deny, settings.allow)
+        own = tuple(map(canary, settings.canary))
+    except ValueError as error:
+        raise StartError(f"{error}: see --deny, --allow and --canary", 2) from error
+
     results = ResultLog(settings.buffer)
     # A region is part of the phases: agents of several regions on one host don't probe in step.
     runner = Runner(
         f"{settings.region}/{hello.agent_id}",
         _room(settings.max_probes),
         lambda result: uplink.offer(result),
-        by_name(Names(settings.resolver)),
+        by_name(Names(settings.resolver), guard),
     )
-    uplink = Uplink(settings.coordinators, hello, results, runner, tls, settings.insecure)
+
+    def seeing() -> None:
+        runner.blind = uplink.without_opinion = canaries.trouble
+        metrics.WITHOUT_OPINION.set(bool(canaries.trouble))
+        uplink.beat()
+
+    canaries = Canaries(own, guard, seeing)
+    uplink = Uplink(
+        settings.coordinators, hello, results, runner, tls, settings.insecure, canaries.told
+    )
     registry = CollectorRegistry()
     for source in (REGISTRY, CertificateMeter("agent", lambda: files)):
         registry.register(source)
     door = HttpDoor(uplink.trouble, registry)
     bound = await door.start(host.strip("[]"), int(port))
+    looking = asyncio.create_task(canaries.run())
     try:
         uplink.start()
         transition(
@@ -144,9 +167,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             coordinators=",".join(settings.coordinators),
         )
         await stop.wait()
-    finally:
-        await runner.close()
+        transition(log, "stopping", probes=runner.running)
+        await runner.drain(PROBES_S)
         await uplink.drain(DRAIN_S)
+        await uplink.leave(GOODBYE_S)
+    finally:
+        looking.cancel()
+        await runner.close()
         await uplink.close()
         await door.close()
         icmp.close()

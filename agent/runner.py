@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from functools import partial
 
@@ -29,6 +29,11 @@ LATE_MS = 100
 PATIENCE_MS = 2000
 """A result that says what the ones before it said waits so long, at most a quarter of an interval,
 so that several travel together: a message costs both ends far more than a row in it."""
+CONFIRM_GAP_MS = 100
+"""From the end of a failure to the probe that confirms it: what lasts less is no outage, and the
+result is on its way meanwhile."""
+REALIGN_MS = 50
+"""The shared clock moves by at least this much, or not at all: estimates of it tremble."""
 SMOOTHING = 8
 """Each new round trip moves the smoothed one by the n-th part of their difference (RFC 6298)."""
 
@@ -47,6 +52,8 @@ class Standing:
     """Where the agent stands with one target; the runner alone changes it."""
 
     __slots__ = (
+        "before",
+        "confirming",
         "due_ms",
         "ended_ms",
         "hard",
@@ -69,15 +76,22 @@ class Standing:
         self.task: asyncio.Task[Outcome] | None = None
         self.hard: asyncio.TimerHandle | None = None
         self.due_ms = 0
+        self.confirming = 0
+        """Probes that may still be added to confirm a failure."""
+        self.before = False
+        """Whether a probe that began before it was asked for is still under way."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the last result only goes on with a streak that had turned the vote already."""
+        target, outcome = self.target, self.outcome
+        turning = target.rise if outcome and outcome.kind is Kind.SUCCESS else target.fall
+        return self.streak > turning
 
     @property
     def patience_ms(self) -> int:
         """How long the last result may wait: not at all while its streak may turn a vote."""
-        target, outcome = self.target, self.outcome
-        turning = target.rise if outcome and outcome.kind is Kind.SUCCESS else target.fall
-        if self.streak <= turning:
-            return 0
-        return min(PATIENCE_MS, target.interval_ms // 4)
+        return min(PATIENCE_MS, self.target.interval_ms // 4) if self.repeats else 0
 
     def take(self, outcome: Outcome, ended_ms: int) -> Opinion:
         """Count an outcome in; returns the opinion before it."""
@@ -124,7 +138,10 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ms = 0
         self._loop = asyncio.get_running_loop()
-        self._closed = False
+        self._closed = self._draining = False
+        self._aligned: tuple[int, int, int] | None = None
+        self.blind = ""
+        """Why nothing that is seen means anything; "" while it does."""
         self._faults: set[str] = set()  # types whose fault was logged
 
     def now_ms(self) -> int:
@@ -145,8 +162,40 @@ class Runner:
                 self._standings[identity] = Standing(target)
             else:
                 standing.target = target
-            self._schedule.set(identity, target.interval_ms, now)
+            self._schedule.set(
+                identity,
+                target.interval_ms,
+                now,
+                gap_ms=target.gap_ms,
+                slot=target.slot,
+                slots=target.slots,
+            )
         metrics.TARGETS.set(len(self._standings))
+        self._arm()
+
+    def align(self, base_ms: int, rank: int, agents: int) -> None:
+        """Slots lie on the clock that shows 0 at `base_ms`; agent `rank` of `agents` is this."""
+        if self._aligned is not None:
+            former_ms, *place = self._aligned
+            if abs(base_ms - former_ms) < REALIGN_MS:
+                if place == [rank, agents]:
+                    return
+                base_ms = former_ms
+        self._aligned = (base_ms, rank, agents)
+        self._schedule.align(base_ms, rank, agents)
+
+    def confirm(self, identities: Iterable[Identity]) -> None:
+        """Probe these at once, and on until their failures turn the opinion or end."""
+        now = self.now_ms()
+        for identity in identities:
+            standing = self._standings.get(identity)
+            if standing is None or standing.opinion is Opinion.DOWN or standing.confirming:
+                continue
+            standing.confirming = standing.target.fall
+            if self._schedule.hasten(identity, now):
+                standing.confirming += 1  # the probe under way may have begun before the failure
+                standing.before = True
+            metrics.CONFIRMATIONS.inc()
         self._arm()
 
     def standing(self, identity: Identity) -> Standing | None:
@@ -155,6 +204,23 @@ class Runner:
 
     def __len__(self) -> int:
         return len(self._standings)
+
+    @property
+    def running(self) -> int:
+        """Probes under way."""
+        return self._running
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no probe any more, and let those under way end, within so many seconds."""
+        self._draining = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.clear()
+        tasks = [one.task for one in self._standings.values() if one.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        await asyncio.sleep(0)  # their results are told by callbacks
 
     async def close(self) -> None:
         """End all probes; their outcomes are not reported."""
@@ -171,7 +237,9 @@ class Runner:
 
     def _arm(self) -> None:
         due_ms = self._schedule.next_ms()
-        if due_ms is None or self._closed or (self._timer is not None and self._armed_ms <= due_ms):
+        if due_ms is None or self._closed or self._draining:
+            return
+        if self._timer is not None and self._armed_ms <= due_ms:
             return  # a timer that is early finds nothing due and arms again
         if self._timer is not None:
             self._timer.cancel()
@@ -181,12 +249,13 @@ class Runner:
     def _tick(self) -> None:
         self._timer = None
         now = self.now_ms()
-        before = self._schedule.skipped
+        before, deferred = self._schedule.skipped, self._schedule.deferred
         for identity in self._schedule.due(now):
             standing = self._standings[identity]
             standing.due_ms = now
             self._waiting.append(standing)
         metrics.SKIPPED.inc(self._schedule.skipped - before)
+        metrics.DEFERRED.inc(self._schedule.deferred - deferred)
         self._start()
         self._arm()
 
@@ -263,14 +332,35 @@ class Runner:
     def _free(self, standing: Standing) -> None:
         identity = standing.target.identity
         if self._standings.get(identity) is standing:
+            if standing.confirming:
+                self._confirm_on(standing)
             opinion = standing.opinion is not Opinion.NONE
             self._schedule.ended(identity, self.now_ms(), opinion)
             self._arm()
+
+    def _confirm_on(self, standing: Standing) -> None:
+        """After a probe of a target that is being confirmed: another one, or the end of it."""
+        standing.confirming -= 1
+        if standing.before:
+            standing.before = False
+            return  # the next one is due already
+        outcome = standing.outcome
+        if (
+            outcome is None
+            or outcome.kind is not Kind.FAILURE
+            or standing.opinion is Opinion.DOWN
+            or not standing.confirming
+        ):
+            standing.confirming = 0
+            return
+        self._schedule.hasten(standing.target.identity, self.now_ms() + CONFIRM_GAP_MS)
 
     def _report(self, standing: Standing, outcome: Outcome) -> None:
         target = standing.target
         if self._closed or self._standings.get(target.identity) is not standing:
             return
+        if self.blind and outcome.kind is not Kind.NO_OPINION:
+            outcome = Outcome(Kind.NO_OPINION, Reason.CANARIES, self.blind)
         metrics.ended(target.type, outcome)
         now = self.now_ms()
         before = standing.take(outcome, now)
@@ -284,4 +374,6 @@ class Runner:
                 port=target.port,
                 reason=outcome.text,
             )
-        self._on_result(ProbeResult(target.identity, outcome, now, standing.patience_ms))
+        self._on_result(
+            ProbeResult(target.identity, outcome, now, standing.patience_ms, standing.repeats)
+        )

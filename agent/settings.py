@@ -32,6 +32,24 @@ class Settings(Struct, frozen=True, kw_only=True):
             "those of /etc/resolv.conf"
         ),
     ] = ""
+    deny: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="networks of which no address is probed, whatever coordinators say; "
+            "link-local, multicast and cloud metadata addresses are denied anyway"
+        ),
+    ] = ()
+    allow: Annotated[
+        tuple[str, ...],
+        Meta(description="networks that may be probed all the same; the narrowest one decides"),
+    ] = ()
+    canary: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="canaries beside the region's, ADDRESS or ADDRESS:PORT: while none "
+            "answers, the agent has no opinion"
+        ),
+    ] = ()
     max_probes: Annotated[
         int, Meta(ge=1, le=65536, description="probes under way at once; further ones wait")
     ] = 1000

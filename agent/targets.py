@@ -53,6 +53,9 @@ def read_target(message: agent_pb2.Target) -> Target:
         unfit=unfit,
         ip_version=message.ip_version,
         all_addresses=message.all_addresses,
+        gap_ms=message.gap_ms,
+        slot=message.slot if message.slot < message.slots else 0,
+        slots=message.slots,
     )
 
 
@@ -100,6 +103,11 @@ class Assigned:
         gone = self._targets.pop(index, None)
         if gone is not None and self._indexes.get(gone.identity) == index:
             del self._indexes[gone.identity]
+
+    def known(self, indexes: Iterable[int]) -> list[Identity]:
+        """The targets that these indexes are; those that are none are left out."""
+        found = (self._targets.get(index) for index in indexes)
+        return [target.identity for target in found if target is not None]
 
     def index(self, identity: Identity) -> int | None:
         """The stream's index of a target; None where it has none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from gtm.links import Tls
 from gtm.telemetry import transition
@@ -42,7 +43,11 @@ class Uplink:
         runner: Runner,
         tls: Tls,
         insecure: bool,
+        canaries: Callable[[tuple[str, ...]], None] = lambda told: None,
     ) -> None:
+        self.without_opinion = ""
+        """Why the agent has no opinion on anything, as heartbeats tell it."""
+        self._canaries = canaries
         self._configured = tuple(dict.fromkeys(coordinators))[:MAX_LINKS]
         self._hello = hello
         self._results = results
@@ -65,9 +70,10 @@ class Uplink:
 
     def offer(self, result: ProbeResult) -> None:
         """Keep a result until every coordinator acknowledged it, within the log's bound."""
-        dropped = self._results.dropped
+        repeats, turns = self._results.dropped_repeats, self._results.dropped_turns
         self._results.append(result)
-        metrics.DROPPED.inc(self._results.dropped - dropped)
+        metrics.DROPPED.labels("repeat").inc(self._results.dropped_repeats - repeats)
+        metrics.DROPPED.labels("turn").inc(self._results.dropped_turns - turns)
         for link, _ in self._links.values():
             link.offered(result.patience_ms)
         self._release()
@@ -95,6 +101,20 @@ class Uplink:
         except TimeoutError:
             pass
 
+    def beat(self) -> None:
+        """Tell every coordinator at once whether the agent has opinions."""
+        for link, _ in self._links.values():
+            link.beat()
+
+    async def leave(self, seconds: float) -> None:
+        """Say goodbye on every open stream, and wait so long for their ends."""
+        self._due = True  # changes mean nothing from now on
+        ends = [asyncio.ensure_future(link.leave()) for link, _ in self._links.values()]
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=seconds)
+            for end in late:
+                end.cancel()
+
     async def close(self) -> None:
         """End all streams."""
         self._due = True  # changes mean nothing from now on
@@ -117,6 +137,7 @@ class Uplink:
             self._release,
             self._tls,
             self._insecure,
+            lambda: self.without_opinion,
         )
         self._links[address] = (link, asyncio.create_task(link.run()))
 
@@ -133,6 +154,7 @@ class Uplink:
     def _look(self) -> None:
         self._due = False
         self._members()
+        self._align()
         metrics.STREAMS.set(self.streams)
         metrics.COORDINATORS.set(len(self._links))
         live = [link.assigned for link, _ in self._links.values() if link.has_assignment]
@@ -146,6 +168,19 @@ class Uplink:
                     self._settling.cancel()
                 self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
         self._release()
+
+    def _align(self) -> None:
+        """Probe by the clock of one coordinator: all agents know the same ones, the first by id."""
+        timed = [
+            (link.coordinator_id, link.base_ms, link.place)
+            for link, _ in self._links.values()
+            if link.open and link.base_ms is not None
+        ]
+        if timed:
+            _, base_ms, place = min(timed)
+            self._runner.align(base_ms, *place)
+            told = (one for link, _ in self._links.values() if link.open for one in link.canaries)
+            self._canaries(tuple(told))
 
     def _settle(self) -> None:
         """Forget what no open stream assigns; nothing while none is open."""

@@ -40,10 +40,11 @@ class UsedUp(Exception):
 
 
 class Assignment:
-    """The assignment of one stream to an agent with `capabilities`."""
+    """The assignment of one stream to an agent of `region` with `capabilities`."""
 
-    def __init__(self, capabilities: Iterable[str]) -> None:
+    def __init__(self, capabilities: Iterable[str], region: str = "") -> None:
         self.revision = 0
+        self._region = region
         self._able = frozenset(capabilities)
         self._accepted = 0
         self._wanted: dict[_Probe, Assigned] = {}
@@ -136,6 +137,9 @@ class Assignment:
             rise=target.rise,
             ip_version=0 if target.ip_version == "auto" else target.ip_version,
             all_addresses=target.answering == "all",
+            gap_ms=target.gap_ms,
+            slot=target.regions.index(self._region) if self._region in target.regions else 0,
+            slots=len(target.regions),
         )
 
     def _indexed(self, probe: _Probe, number: int) -> int:
@@ -157,5 +161,12 @@ def _probe(target: Assigned) -> _Probe:
     return (target.key, target.type, target.options, target.ip_version, target.answering)
 
 
-def _timing(target: Assigned) -> tuple[int, int, int, int]:
-    return (target.interval_ms, target.timeout_ms, target.fall, target.rise)
+def _timing(target: Assigned) -> tuple[int, int, int, int, int, tuple[str, ...]]:
+    return (
+        target.interval_ms,
+        target.timeout_ms,
+        target.fall,
+        target.rise,
+        target.gap_ms,
+        target.regions,
+    )

@@ -316,6 +316,11 @@ class Engine:
         """Every target that is to be probed, and by whom; read-only."""
         return self._targets.assigned()
 
+    def canaries(self, region: str) -> tuple[str, ...]:
+        """The canaries of a region, as its agents are told them."""
+        found = self._resources.regions.get(region)
+        return found.canaries if found is not None else ()
+
     def assigned(self, region: str) -> Iterable[Assigned]:
         """The targets that agents of `region` should probe."""
         return (one for one in self.targets().values() if region in one.regions)

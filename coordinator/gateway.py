@@ -56,6 +56,7 @@ class Gateway(AgentsServicer):
         self._coordinators, self._met = coordinators, met
         self._streams: dict[tuple[str, str], Stream] = {}
         judge.assigned = self._assign
+        judge.configured = self._place
         judge.confirm = self._confirm
 
     @property
@@ -71,6 +72,16 @@ class Gateway(AgentsServicer):
     def _assign(self) -> None:
         for stream in self._streams.values():
             stream.assign(self._judge.engine.assigned(stream.region))
+
+    def _place(self) -> None:
+        """Tell each agent where it stands in its region: by id, so that all coordinators agree."""
+        regions: dict[str, list[Stream]] = {}
+        for name in sorted(self._streams):
+            regions.setdefault(name[0], []).append(self._streams[name])
+        for region, streams in regions.items():
+            canaries = self._judge.engine.canaries(region)
+            for rank, stream in enumerate(streams):
+                stream.place(rank, len(streams), canaries)
 
     def _confirm(self, keys: Iterable[TargetKey]) -> None:
         known = self._judge.engine.targets()
@@ -170,6 +181,7 @@ class Gateway(AgentsServicer):
         self._membership.put(self._key(stream), codec.encode(member))
         self._met(stream.region)
         self._judge.handle(AgentFound(region=stream.region, agent=stream.agent))
+        self._place()
         stream.assign(self._judge.engine.assigned(stream.region))
         transition(log, f"agent {stream.agent} found", region=stream.region)
 
@@ -179,6 +191,7 @@ class Gateway(AgentsServicer):
             return
         del self._streams[stream.name]
         metrics.AGENTS.set(len(self._streams))
+        self._place()
         self._judge.handle(AgentLost(region=stream.region, agent=stream.agent))
         if why is not None:
             self._membership.remove(self._key(stream))

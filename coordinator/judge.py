@@ -69,9 +69,9 @@ def clock() -> Now:
 class Judge:
     """Drives the engine.
 
-    `assigned` is called whenever what agents should probe changed, `confirm` with targets that they
-    should probe at once, `decided` with what the history tells of each evaluation that changed
-    something.
+    `assigned` is called whenever what agents should probe changed, `configured` after each new
+    configuration, `confirm` with targets that agents should probe at once, `decided` with what the
+    history tells of each evaluation that changed something.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Judge:
     ) -> None:
         self.engine, self.watchers = engine, Watchers()
         self.assigned: Callable[[], None] = lambda: None
+        self.configured: Callable[[], None] = lambda: None
         self.confirm: Callable[[Iterable[TargetKey]], None] = lambda targets: None
         self.decided: Callable[[list[tuple[str, HistoryEntry]]], None] = lambda entries: None
         self._telling = Telling()
@@ -140,6 +141,7 @@ class Judge:
                 head_revision=view.head_revision,
             )
         )
+        self.configured()
         self._head = view.head_revision
         self._publisher.judged(view.head_revision)
 

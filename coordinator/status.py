@@ -137,6 +137,7 @@ class Status:
                 results=stream.results,
                 heard_s=stream.heard_s,
                 refused=stream.refused,
+                without_opinion=stream.without_opinion,
             )
             for stream in self._streams()
         }

@@ -29,6 +29,8 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 3 * HEARTBEAT_S
 """After so long without a word the agent is taken for gone."""
 DIGEST_S = 60.0
+MAX_REASON_CHARS = 200
+"""Characters of an agent's own reason that are kept."""
 MAX_CONFIRM = 10_000
 """Targets that wait to be asked for in one stream; of more the ordinary pace must do."""
 
@@ -62,7 +64,7 @@ class Stream:
         self.since = time.time()
         self.caller = ANYBODY
         """Whose certificate the link has."""
-        self.assignment = Assignment(hello.capabilities)
+        self.assignment = Assignment(hello.capabilities, hello.region)
         self.results = 0
         self.refused = 0
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,6 +75,9 @@ class Stream:
         self._sequence = 0
         self._acked = 0
         self._dirty = True
+        self._place: tuple[int, int, tuple[str, ...]] = (0, 1, ())
+        self._placed: tuple[int, int, tuple[str, ...]] | None = None
+        self.without_opinion = ""
         self._confirm: dict[Assigned, None] = {}
         self._wake = asyncio.Event()
 
@@ -90,6 +95,12 @@ class Stream:
         """The agent should probe these from now on."""
         self._dirty = self.assignment.refresh(targets) or self._dirty
         if self._dirty:
+            self._wake.set()
+
+    def place(self, rank: int, agents: int, canaries: tuple[str, ...]) -> None:
+        """The agent is number `rank` of `agents` in its region, whose canaries these are."""
+        self._place = (rank, agents, canaries)
+        if self._place != self._placed:
             self._wake.set()
 
     def confirm(self, targets: Iterable[Assigned]) -> None:
@@ -164,7 +175,10 @@ class Stream:
                         )
                     )
             case "heartbeat":
+                self.without_opinion = message.heartbeat.without_opinion[:MAX_REASON_CHARS]
                 return
+            case "goodbye":
+                raise Ended(grpc.StatusCode.OK, "the agent stopped", "left")
             case "hello":
                 raise columns.Malformed("a second hello in one stream")
             case _:
@@ -195,15 +209,20 @@ class Stream:
 
     async def write(self, context: Any, welcome: pb.Welcome) -> None:
         """Send what there is to send until cancelled. Raises Ended."""
-        await context.write(pb.ToAgent(welcome=welcome))
+        await self._send(context, pb.ToAgent(welcome=welcome))
         beats = 0
         while True:
             self._wake.clear()
+            if self._placed != self._place:
+                self._placed = self._place
+                rank, agents, canaries = self._place
+                place = pb.Place(rank=rank, agents=agents, canaries=canaries)
+                await self._send(context, pb.ToAgent(place=place))
             if self._dirty:
                 self._dirty = False
                 try:
                     for assignment in self.assignment.messages():
-                        await context.write(pb.ToAgent(assignment=assignment))
+                        await self._send(context, pb.ToAgent(assignment=assignment))
                 except UsedUp:
                     raise Ended(
                         grpc.StatusCode.UNAVAILABLE,
@@ -215,13 +234,17 @@ class Stream:
                 indexes = [self.assignment.index(target) for target in asked]
                 known = [index for index in indexes if index is not None]
                 if known:
-                    await context.write(pb.ToAgent(confirm=pb.Confirm(target=known)))
+                    await self._send(context, pb.ToAgent(confirm=pb.Confirm(target=known)))
             if self._acked < self._sequence:
                 self._acked = self._sequence
-                await context.write(pb.ToAgent(ack=pb.Ack(sequence=self._acked)))
+                await self._send(context, pb.ToAgent(ack=pb.Ack(sequence=self._acked)))
             try:
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._wake.wait()
             except TimeoutError:
                 beats += 1
-                await context.write(pb.ToAgent(heartbeat=pb.Heartbeat(count=beats)))
+                await self._send(context, pb.ToAgent(heartbeat=pb.Heartbeat(count=beats)))
+
+    async def _send(self, context: Any, message: pb.ToAgent) -> None:
+        message.sent_ms = time.monotonic_ns() // 1_000_000
+        await context.write(message)

@@ -8,6 +8,7 @@ new one; numbers out of use rest before they return.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -68,9 +69,14 @@ def probe_digest(check: Check, port: int) -> str:
     return _digest(check.type, port, check.options, version)
 
 
-@lru_cache(maxsize=1024)
-def _together(regions: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(regions)
+def gap_ms(check: Check, regions: int) -> int:
+    """The least time from one probe of a target to the next by the agents of one region; 0: none.
+
+    `max_probe_rate` is for all regions together: each gets an equal part of it.
+    """
+    if check.max_probe_rate is None:
+        return 0
+    return math.ceil(1000 * max(1, regions) / check.max_probe_rate)
 
 
 def keys_of(pool: Pool, address: Address, checks: Mapping[str, Check]) -> tuple[TargetKey, ...]:
@@ -334,7 +340,8 @@ class Targets:
             timeout_ms=check.timeout.ms,
             fall=check.fall,
             rise=check.rise,
-            regions=_together(who.regions),
+            gap_ms=gap_ms(check, len(who.regions)),
+            regions=who.regions,
             ip_version=check.ip_version,
             answering=check.answering,
         )

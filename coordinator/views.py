@@ -15,10 +15,11 @@ from .events import TargetKey
 
 
 class Assigned(Struct, frozen=True, kw_only=True):
-    """A target as agents are to probe it; `regions` (E) are those whose agents should.
+    """A target as agents are to probe it; `regions` (E, sorted) are those whose agents should.
 
-    `number` is the engine's: a changed probe gets a new one, and one that
-    went out of use returns for another target only after `targets.REUSE_AFTER_MS`.
+    `gap_ms` is the least time between two probes of one of them (0: no bound). `number` is the
+    engine's: a changed probe gets a new one, and one that went out of use returns for another
+    target only after `targets.REUSE_AFTER_MS`.
     """
 
     number: int
@@ -29,7 +30,8 @@ class Assigned(Struct, frozen=True, kw_only=True):
     timeout_ms: int
     fall: int
     rise: int
-    regions: frozenset[str]
+    gap_ms: int
+    regions: tuple[str, ...]
     ip_version: Literal["auto", 4, 6] = "auto"
     answering: Literal["any", "all"] = "any"
 

@@ -31,6 +31,7 @@ UNITS = {
 WORDS = {
     "label": "name", "domain": "domain name", "address": "address", "line": "line",
     "member": "address or domain name", "network": "network",
+    "canary": "address, or address and port",
 }  # fmt: skip
 
 

@@ -125,6 +125,17 @@ def address(text: str) -> str:
     return str(parsed)
 
 
+def canary(text: str) -> str:
+    """An address that is pinged, or `ADDRESS:PORT` that is connected to (IPv6 in brackets)."""
+    match = _WITH_PORT.fullmatch(text)
+    if match is None:
+        return address(text)
+    if not 0 < int(match[3]) < 65536:
+        raise ValueError(f"{match[3]} in {text!r} is no port")
+    host = address(match[1] or match[2])
+    return f"[{host}]:{int(match[3])}" if ":" in host else f"{host}:{int(match[3])}"
+
+
 def member(text: str) -> str:
     """A member of a pool: an address, or a domain name for pools of type domain."""
     if ":" in text or not text.strip("0123456789./"):
@@ -166,4 +177,5 @@ FORMS: Mapping[str, Callable[[str], str]] = {
     "member": member,
     "network": network,
     "line": line,
+    "canary": canary,
 }

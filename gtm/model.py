@@ -45,6 +45,8 @@ NetworkText = Annotated[str, _form("network")]
 """The canonical text of a network."""
 LineText = Annotated[str, _form("line")]
 """The canonical text of a line (`gtm.lines`)."""
+CanaryText = Annotated[str, _form("canary")]
+"""The canonical text of an address, pinged, or of an address and a port, connected to."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Answers = Annotated[int, Meta(ge=1, le=64)]
 Capacity = Annotated[int, Meta(ge=1)]
@@ -111,6 +113,11 @@ class Region(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     location: Annotated[Location | None, _doc("[latitude, longitude]")] = None
     lines: Annotated[tuple[LineText, ...], _doc("the clients it stands for")] = ()
+    canaries: Annotated[
+        tuple[CanaryText, ...],
+        Meta(max_length=16),
+        _doc("its agents have no opinion while none of these answers"),
+    ] = ()
 
 
 class Check(Struct, frozen=True, kw_only=True):

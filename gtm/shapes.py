@@ -61,7 +61,7 @@ def read_check(node: Node, at: At) -> Any:
         anywhere = {key for struct in probes.values() for key in readers(struct)}
         for key, (_, place) in rest.items():
             if key not in anywhere:
-                unknown_key(place, key, _COMMON | anywhere, unsupported.KEYS[Check])
+                unknown_key(place, key, _COMMON | anywhere, unsupported.KEYS.get(Check, ()))
         return BAD
     own = readers(probes[name])
     for key, (_, place) in rest.items():
@@ -72,7 +72,7 @@ def read_check(node: Node, at: At) -> Any:
         if others:
             place.error(f"{key!r} is no setting of type {name}, only of {', '.join(others)}")
         else:
-            unknown_key(place, key, _COMMON | set(own), unsupported.KEYS[Check])
+            unknown_key(place, key, _COMMON | set(own), unsupported.KEYS.get(Check, ()))
     settings = _settings(probes[name], rest, at)
     if bad or settings is BAD:
         return BAD

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gtm.model import Check, Region
+from gtm.model import Check
 
 KINDS: frozenset[str] = frozenset()
 """Top-level keys."""
 
-KEYS: Mapping[type, frozenset[str]] = {
-    Region: frozenset({"canaries"}),
-}
+KEYS: Mapping[type, frozenset[str]] = {}
 """Keys of a mapping, by the type that the mapping is read as."""
 
 WORDS: Mapping[tuple[type, str], frozenset[str]] = {}

@@ -64,6 +64,8 @@ class Reason(StrEnum):
     PERMISSION = "agent lacks permission"
     NO_ROUTE = "agent has no route"
     DNS_SERVER = "agent has no dns server"
+    DENIED = "agent denies the address"
+    CANARIES = "canaries fail"
     SETTINGS = "settings"
     STALLED = "agent stalled"
     OVERRUN = "probe overran its deadline"
@@ -110,8 +112,8 @@ class Target(Struct, frozen=True):
 
     `address` may be a domain name, of which `ip_version` says what is probed (4, 6, 0: both); a
     probe itself sees one of its addresses, with the name in `name`. Any of them must succeed, or,
-    with `all_addresses`, each that is probed. `unfit` says why this agent
-    cannot read the settings ("": it can).
+    with `all_addresses`, each that is probed. `unfit` says why this agent cannot read the settings
+    ("": it can). `gap_ms`, `slot` and `slots` are as in agent.proto.
     """
 
     check: str
@@ -128,6 +130,9 @@ class Target(Struct, frozen=True):
     ip_version: int = 0
     name: str = ""
     all_addresses: bool = False
+    gap_ms: int = 0
+    slot: int = 0
+    slots: int = 0
 
     @property
     def identity(self) -> Identity:

@@ -84,6 +84,7 @@ def shape(status: pb.StatusResponse) -> dict[str, Any]:
                 "targets": one.targets,
                 "results": one.results,
                 "refused": one.refused,
+                "without_opinion": one.without_opinion,
                 "heard_s": round(one.heard_s, 3),
             }
             for one in status.agents
@@ -186,13 +187,21 @@ def _freshness(one: pb.ReplicaStatus) -> str:
     return "nothing heard yet" if age is None else f"stale for {show.span(age)}"
 
 
+def _agent_state(one: pb.AgentStatus) -> str:
+    if not one.connected:
+        return "gone"
+    if one.without_opinion:
+        return show.colour(f"no opinion, canaries fail: {one.without_opinion}", "yellow")
+    return "connected"
+
+
 def _agents(status: pb.StatusResponse) -> str:
     rows = [
         (
             one.id,
             one.region,
             one.version,
-            "connected" if one.connected else "gone",
+            _agent_state(one),
             str(one.targets),
             str(one.results),
             show.span(one.heard_s),

@@ -364,14 +364,15 @@ async def test_the_buffer_is_bounded_and_what_it_drops_is_counted() -> None:
     coordinator = Coordinator("c1", snapshot(*(target(n) for n in range(1, 60))))
     async with playing(coordinator, bound=100) as agent:
         await until(lambda: agent.probes >= 59)
-        dropped = metrics.DROPPED._value.get()
+        dropped = metrics.DROPPED.labels("repeat")._value.get()
         address, first = coordinator.address, coordinator.now
         await coordinator.stop()
         before = agent.probes
         await until(lambda: agent.probes >= before + 150)
         assert len(agent.log) == 100
         assert agent.log.dropped >= 40
-        assert metrics.DROPPED._value.get() - dropped == agent.log.dropped
+        assert metrics.DROPPED.labels("repeat")._value.get() - dropped == agent.log.dropped_repeats
+        assert agent.log.dropped_repeats >= 40
         oldest = agent.log.read(0, 1)[0][0].outcome.rtt_us
         await coordinator.start(address)
         await until(lambda: coordinator.now is not first and coordinator.now.rows())

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from agent.guard import Guard
 from agent.named import by_name, chosen, each, together
 from agent.probes import http, icmp, tcp
 from agent.probes.base import Kind, Outcome, Reason, Target, read_settings
@@ -63,7 +64,7 @@ async def probe(
         "c", name, port, type_, text, 15_000, timeout,
         settings=settings, ip_version=ip_version, all_addresses=all_addresses,
     )  # fmt: skip
-    made = by_name(Names(server.address))(target)
+    made = by_name(Names(server.address), Guard())(target)
     assert made is not None
     return await made(target)
 

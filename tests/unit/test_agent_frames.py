@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from agent import targets as targets_module
 from agent.frames import digest_frame, digest_rows, results_frame
 from agent.probes.base import MAX_TEXT, Kind, Outcome, Phases, Reason, Target
-from agent.results import ProbeResult, ResultLog
+from agent.results import SPAN, ProbeResult, ResultLog
 from agent.runner import Standing
 from agent.targets import Assigned, read_target, union
 from gtm.v1 import agent_pb2
@@ -176,6 +177,57 @@ def test_the_log_drops_the_oldest_when_full_and_counts_it() -> None:
     rows, end = log.read(0, 10)
     assert [one.identity for one in rows] == [identity(3), identity(4), identity(5)]
     assert end == 5
+
+
+def repeat(number: int) -> ProbeResult:
+    return msgspec.structs.replace(row(number), repeat=True)
+
+
+def identities(log: ResultLog, position: int = 0) -> list[object]:
+    found, place = [], position
+    while place < log.end:
+        rows, place = log.read(place, 4)
+        found += [one.identity for one in rows]
+    return found
+
+
+def test_a_full_log_drops_repeats_before_what_may_turn_a_vote_and_counts_both() -> None:
+    log = ResultLog(4)
+    for one in (repeat(1), row(2), repeat(3), row(4)):
+        log.append(one)
+    log.append(row(5))
+    assert identities(log) == [identity(2), identity(3), identity(4), identity(5)]
+    log.append(repeat(6))
+    log.append(row(7))
+    assert identities(log) == [identity(2), identity(4), identity(5), identity(7)]
+    assert (log.dropped_repeats, log.dropped_turns) == (3, 0)
+    log.append(row(8))  # nothing but turns left: the oldest goes
+    assert identities(log) == [identity(4), identity(5), identity(7), identity(8)]
+    assert (log.dropped_repeats, log.dropped_turns, len(log)) == (3, 1, 4)
+
+
+def test_a_transition_survives_any_number_of_repeats_within_the_span_of_the_log() -> None:
+    log = ResultLog(10)
+    log.append(row(1))
+    for number in range(2, 10 * SPAN):
+        log.append(repeat(number))
+        assert len(log) <= 10
+    assert identities(log)[0] == identity(1)
+    for number in range(200, 220):
+        log.append(repeat(number))
+    assert identity(1) not in identities(log)
+    assert log.end - log.first <= 10 * SPAN
+    assert log.dropped_turns == 1
+
+
+def test_a_log_with_holes_is_let_go_like_any_other() -> None:
+    log = ResultLog(3)
+    for number in range(1, 20):
+        log.append(repeat(number))
+    log.release(log.end - 1)
+    assert identities(log) == [identity(19)]
+    log.release(log.end)
+    assert (len(log), list(log._repeats)) == (0, [])
 
 
 def test_each_reader_goes_on_from_its_own_place() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
+from collections import Counter
 
 import pytest
 
-from agent.schedule import EAGER_MS, Schedule, spread
+from agent.schedule import EAGER_MS, SLACK_MS, Schedule, spread
+from gtm.apart import Apart
 
 INTERVAL = 15_000
 
@@ -171,3 +174,158 @@ def test_every_target_is_probed_once_an_interval(interval: int) -> None:
     schedule = settled(1, interval)
     begins = [at for at, _ in drive(schedule, 2000 + 5 * interval, start=2000)]
     assert len(begins) == 5
+
+
+# ---- one clock for all agents --------------------------------------------------------------------
+
+
+def estimate(zero: int, dice: random.Random, shortest: int) -> int:
+    """Where an agent whose clock shows `zero` at the coordinator's 0 places that 0."""
+    apart, base = Apart(), 0
+    for at in range(0, 10_000, 500):
+        base = apart.heard(at, at + zero + shortest + dice.randint(0, 400))
+    return base
+
+
+def agents_of(regions: dict[int, int], one: int, dice: random.Random) -> list[tuple[int, Schedule]]:
+    """(offset of its clock, schedule) of each agent; `regions`: region to its agents."""
+    made = []
+    for region, agents in regions.items():
+        for rank in range(agents):
+            zero = dice.randint(-(10**9), 10**9)
+            schedule = Schedule(f"r{region}/a{rank}")
+            base = estimate(zero, dice, shortest=dice.randint(0, 150))
+            schedule.align(base, rank, agents)
+            schedule.set(target(one), INTERVAL, zero, slot=region, slots=len(regions))
+            made.append((zero, schedule))
+    return made
+
+
+def gaps(made: list[tuple[int, Schedule]]) -> list[int]:
+    """Between probes of one target by all of these agents, on the coordinator's clock."""
+    begins = []
+    for zero, schedule in made:
+        end = zero + 10 * INTERVAL
+        begins += [at - zero for at, _ in drive(schedule, end, start=zero) if at - zero > 2000]
+    return [b - a for a, b in itertools.pairwise(sorted(begins))]
+
+
+@pytest.mark.parametrize("one", range(8))
+def test_one_target_sees_an_even_stream_of_the_probes_of_all_regions(one: int) -> None:
+    """Clocks that share nothing, and links of 0 to 150 ms with 400 ms of jitter: the gaps stay
+    within the even one and the difference of the links' shortest delays."""
+    found = gaps(agents_of({region: 1 for region in range(5)}, one, random.Random(one)))
+    assert len(found) > 35
+    for gap in found[5:-5]:
+        assert abs(gap - INTERVAL / 5) <= 150 + 50
+
+
+def test_agents_of_one_region_share_its_part() -> None:
+    found = gaps(agents_of({0: 1, 1: 3, 2: 1}, 3, random.Random(1)))
+    wanted = sorted([INTERVAL / 3, INTERVAL / 9, INTERVAL / 9, INTERVAL / 9, INTERVAL / 3])
+    for gap, even in zip(sorted(found[5:10]), wanted, strict=True):
+        assert abs(gap - even) <= 150 + 50
+
+
+def test_eager_probes_of_several_regions_are_spread_over_the_second_too() -> None:
+    made = []
+    for region in range(4):
+        schedule = Schedule(f"r{region}/a")
+        schedule.align(0, 0, 1)
+        schedule.set(target(1), INTERVAL, 0, slot=region, slots=4)
+        made += [at for at, _ in drive(schedule, 10_000, opinion=False)]
+    assert {b - a for a, b in itertools.pairwise(sorted(made)[4:-4])} == {EAGER_MS // 4}
+
+
+def test_the_probes_of_one_agent_are_within_twice_the_mean_in_each_tenth_of_a_second() -> None:
+    schedule = Schedule("r1/agent")
+    schedule.align(12_345, 1, 2)
+    for number in range(10_000):
+        schedule.set(("web", f"t{number}", 80, "http", "{}", 0), 10_000, 0, slot=1, slots=3)
+    bins = Counter(at // 100 for at, _ in drive(schedule, 30_000, takes=1) if at >= 10_000)
+    mean = sum(bins.values()) / len(bins)
+    assert len(bins) == 200
+    assert 95 < mean < 105
+    assert max(bins.values()) <= 2 * mean
+
+
+@pytest.mark.parametrize("moved", [-7000, -3000, -60, 60, 3000, 7400])
+def test_a_clock_that_moves_takes_the_slots_along_by_half_an_interval_at_most(moved: int) -> None:
+    schedule = Schedule("r1/agent")
+    schedule.align(0, 0, 1)
+    schedule.set(target(1), INTERVAL, 0, slot=1, slots=3)
+    before = [at for at, _ in drive(schedule, 3 * INTERVAL)]
+    schedule.align(moved, 0, 1)
+    after = [at for at, _ in drive(schedule, 8 * INTERVAL, start=3 * INTERVAL)]
+    steps = [b - a for a, b in itertools.pairwise([before[-1], *after])]
+    assert min(steps) >= INTERVAL // 2
+    assert max(steps) <= 3 * INTERVAL // 2 + 1
+    assert steps[2:] == [INTERVAL] * len(steps[2:])
+    assert (after[-1] - before[-1] - moved) % INTERVAL == 0
+
+
+# ---- beside the slots, and the bound on the rate -------------------------------------------------
+
+
+def test_a_target_that_is_wanted_at_once_is_due_at_once_and_keeps_its_slots() -> None:
+    schedule, other = settled(1), settled(1)
+    slots = [at for at, _ in drive(other, 5 * INTERVAL, start=2000)]
+    at = slots[0] - 5000
+    assert not schedule.hasten(target(0), at)
+    begins = [when for when, _ in drive(schedule, 5 * INTERVAL, start=2000)]
+    assert begins == sorted([at, *slots])
+
+
+def test_a_target_that_is_being_probed_is_wanted_when_that_has_ended() -> None:
+    schedule = settled(1)
+    due = schedule.next_ms()
+    assert due is not None
+    assert list(schedule.due(due)) == [target(0)]
+    assert schedule.hasten(target(0), due + 10)
+    assert schedule.hasten(target(0), due + 20)
+    assert list(schedule.due(due + 300)) == []
+    schedule.ended(target(0), due + 400, True)
+    assert schedule.next_ms() == due + 400
+    assert list(schedule.due(due + 400)) == [target(0)]
+    schedule.ended(target(0), due + 410, True)
+    assert schedule.next_ms() == due + INTERVAL  # asked for twice, probed once
+
+
+def test_a_target_that_is_gone_cannot_be_wanted() -> None:
+    schedule = settled(1)
+    assert not schedule.hasten(target(7), 3000)
+    schedule.remove(target(0))
+    assert not schedule.hasten(target(0), 3000)
+    assert schedule.next_ms() is None
+
+
+@pytest.mark.parametrize(("gap", "agents"), [(700, 1), (1000, 3), (4000, 1), (20_000, 1)])
+def test_however_wanted_a_target_is_probed_no_more_often_than_its_rate(
+    gap: int, agents: int
+) -> None:
+    schedule = Schedule("r1/agent")
+    schedule.align(0, 0, agents)
+    schedule.set(target(0), INTERVAL, 0, gap_ms=gap)
+    begins: list[int] = []
+    for at in range(0, 20 * INTERVAL, 37):  # eager at first, then wanted all the time
+        for one in schedule.due(at):
+            begins.append(at)
+            schedule.ended(one, at, at > 8000)
+        schedule.hasten(target(0), at)
+    steps = [b - a for a, b in itertools.pairwise(begins)]
+    assert min(steps) >= gap * agents - SLACK_MS
+    assert begins[-1] - begins[0] >= (len(steps) - 1) * gap * agents  # and exact in the long run
+    assert max(steps) <= max(gap * agents, 74) + 37
+    assert schedule.deferred > 0
+
+
+def test_a_rate_that_the_interval_just_fits_puts_nothing_off() -> None:
+    schedule = Schedule("r1/agent")
+    schedule.set(target(0), 1000, 0, gap_ms=1000)
+    begins = []
+    for at in range(0, 60_000, 7):  # each probe begins up to 6 ms late
+        for one in schedule.due(at):
+            begins.append(at)
+            schedule.ended(one, at + 3, True)
+    assert len(begins) in (59, 60)
+    assert schedule.deferred == 0

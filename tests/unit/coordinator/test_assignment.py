@@ -17,11 +17,9 @@ ABLE = ("http", "family:ipv4")
 
 
 def target(number: int, **more: int) -> Assigned:
-    timing = {"interval_ms": 1_000, "timeout_ms": 500, "fall": 2, "rise": 2, **more}
+    timing = {"interval_ms": 1_000, "timeout_ms": 500, "fall": 2, "rise": 2, "gap_ms": 0, **more}
     key = TargetKey("web", f"192.0.2.{number}", 80)
-    return Assigned(
-        number=number, key=key, type="http", options="{}", regions=frozenset({"eu"}), **timing
-    )
+    return Assigned(number=number, key=key, type="http", options="{}", regions=("eu",), **timing)
 
 
 def test_a_large_set_goes_in_several_messages_that_build_on_each_other(
@@ -78,7 +76,8 @@ def test_a_number_that_another_target_got_means_another_index() -> None:
         timeout_ms=500,
         fall=2,
         rise=2,
-        regions=frozenset(),
+        gap_ms=0,
+        regions=(),
     )
     made.refresh([other])
     (delta,) = made.messages()
@@ -132,3 +131,41 @@ def test_a_name_that_must_answer_whole_is_assigned_to_agents_that_know_how() -> 
 
 def test_an_ip_version_that_an_agent_does_not_know_gives_no_opinion() -> None:
     assert "ip_version 5" in read_target(agent_pb2.Target(type="http", port=80, ip_version=5)).unfit
+
+
+def test_a_region_is_told_its_part_of_the_interval_and_of_the_rate() -> None:
+    named = replace(target(1), regions=("asia", "eu", "us"), gap_ms=1500)
+    told = {}
+    for region in ("asia", "eu", "us", "mars"):
+        made = Assignment(ABLE, region)
+        made.refresh([named])
+        [one] = next(made.messages()).set
+        told[region] = (one.slot, one.slots, one.gap_ms)
+    assert told == {
+        "asia": (0, 3, 1500),
+        "eu": (1, 3, 1500),
+        "us": (2, 3, 1500),
+        "mars": (0, 3, 1500),
+    }
+
+
+def test_another_rate_or_electorate_is_new_timing_for_the_same_index() -> None:
+    made = Assignment(ABLE, "eu")
+    made.refresh([target(1)])
+    [first] = next(made.messages()).set
+    for changed in (replace(target(1), gap_ms=10), replace(target(1), regions=("asia", "eu"))):
+        assert made.refresh([changed])
+        [one] = next(made.messages()).set
+        assert one.index == first.index
+
+
+def test_a_target_that_was_not_sent_has_no_index_to_confirm_it_by() -> None:
+    made = Assignment(ABLE, "eu")
+    assert made.index(target(1)) is None
+    made.refresh([target(1)])
+    assert made.index(target(1)) is None
+    list(made.messages())
+    assert made.index(target(1)) == 0
+    made.refresh([])
+    list(made.messages())
+    assert made.index(target(1)) is None

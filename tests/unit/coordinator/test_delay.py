@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coordinator.delay import MOST_MS, WINDOW_MS, Delay
+from coordinator.delay import MOST_MS, Delay
+from gtm.apart import WINDOW_MS
 
 AGENT_MS = 77_000_000
 """What the agent's clock shows when the coordinator's shows 0."""
