@@ -32,9 +32,9 @@ from .settings import Settings
 from .targets import types
 from .uplink import Uplink
 
-PROBES_S = 3.0
+PROBES_S = 2.0
 """How long a stopping agent lets the probes under way go on."""
-DRAIN_S = 2.0
+DRAIN_S = 1.0
 """How long it then waits for its last results to be acknowledged."""
 GOODBYE_S = 0.5
 """How long it waits for coordinators to hear that it goes."""
