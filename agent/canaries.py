@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
+from gtm.forms import is_domain
 from gtm.telemetry import transition
 from gtm.units import Duration, Share
 
@@ -61,11 +62,11 @@ class Canaries:
     def all(self) -> tuple[str, ...]:
         """The canaries that are looked at: those that this agent may probe."""
         every = dict.fromkeys((*self._own, *self._told))
-        readable = [one for one in every if (place := parse(one)) and not self._denied(place[0])]
-        return tuple(readable[:MAX_CANARIES])
+        return tuple(one for one in every if self._may(one))[:MAX_CANARIES]
 
-    def _denied(self, address: str) -> bool:
-        return bool(self._guard.denies(address))
+    def _may(self, canary: str) -> bool:
+        place = parse(canary)
+        return place is not None and not is_domain(place[0]) and not self._guard.denies(place[0])
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""

@@ -15,6 +15,10 @@ from gtm.variants import settings_types
 
 from .probes.base import Identity, Target, read_settings
 
+MAX_MS = 3_600_000
+"""The longest interval and the longest timeout; what is longer is no opinion, not a long wait."""
+MAX_STREAK = 100
+"""The largest `fall` and `rise`."""
 MAX_TARGETS = 200_000
 """Targets of one stream; further ones are refused and counted."""
 
@@ -37,6 +41,10 @@ def read_target(message: agent_pb2.Target) -> Target:
             settings = read_settings(known, message.options or "{}", message.port)
             if message.ip_version not in (0, 4, 6):
                 raise ValueError(f"this agent does not know ip_version {message.ip_version}")
+            if max(message.interval_ms, message.timeout_ms) > MAX_MS:
+                raise ValueError(f"an interval or a timeout of more than {MAX_MS} ms")
+            if max(message.fall, message.rise) > MAX_STREAK:
+                raise ValueError(f"fall or rise of more than {MAX_STREAK}")
         except (ValueError, TypeError) as error:
             unfit = str(error)
     return Target(
@@ -45,15 +53,15 @@ def read_target(message: agent_pb2.Target) -> Target:
         port=message.port,
         type=message.type,
         options=message.options,
-        interval_ms=max(100, message.interval_ms),
-        timeout_ms=max(1, message.timeout_ms),
-        fall=max(1, message.fall),
-        rise=max(1, message.rise),
+        interval_ms=min(MAX_MS, max(100, message.interval_ms)),
+        timeout_ms=min(MAX_MS, max(1, message.timeout_ms)),
+        fall=min(MAX_STREAK, max(1, message.fall)),
+        rise=min(MAX_STREAK, max(1, message.rise)),
         settings=settings,
         unfit=unfit,
         ip_version=message.ip_version,
         all_addresses=message.all_addresses,
-        gap_ms=message.gap_ms,
+        gap_ms=min(MAX_MS, message.gap_ms),
         slot=message.slot if message.slot < message.slots else 0,
         slots=message.slots,
     )

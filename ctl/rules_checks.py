@@ -29,6 +29,7 @@ def judge(findings: Findings) -> None:
     for name, check in resources.checks.items():
         _timing(findings, f"checks.{name}", check)
         _voters(findings, f"checks.{name}", check)
+        _rate(findings, f"checks.{name}.max_probe_rate", check)
         for key, says in (
             ("ip_version", check.ip_version != "auto"),
             ("answering", check.answering != "any"),
@@ -80,6 +81,28 @@ def _timing(findings: Findings, path: str, check: Check) -> None:
                 f"a probe lasts up to {longest / 1000:g}s ((packets - 1) x spacing + timeout), "
                 f"longer than the interval {interval}",
             )
+
+
+def _rate(findings: Findings, path: str, check: Check) -> None:
+    """The rate must leave each region that votes one probe an interval; fewer let votes lapse."""
+    rate = check.max_probe_rate
+    if rate is None or check.interval.ms == 0:
+        return
+    regions = len(set(check.regions) or findings.names["regions"]) or 1
+    needed = regions * 1000 / check.interval.ms
+    if needed > rate:
+        every = "one region" if regions == 1 else f"each of {regions} regions"
+        findings.error(
+            path,
+            f"{rate:g} probes a second are too few: {every} probes once in {check.interval}, "
+            f"which is {needed:.3g} a second",
+        )
+    elif check.confirm and needed * 2 > rate:
+        findings.warn(
+            path,
+            f"{rate:g} probes a second leave quick confirmation little: the interval alone takes "
+            f"{needed:.3g}",
+        )
 
 
 def _span_ms(findings: Findings, check: Check) -> int:

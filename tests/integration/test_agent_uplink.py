@@ -13,7 +13,9 @@ import pytest
 
 from agent import link as link_module
 from agent import metrics
+from agent.guard import Guard
 from agent.link import Hello
+from agent.named import by_name
 from agent.part import run
 from agent.probes.base import Kind, Outcome, Reason, Target
 from agent.results import ProbeResult, ResultLog
@@ -22,6 +24,7 @@ from agent.settings import Settings
 from agent.uplink import MAX_LINKS, Uplink
 from gtm import links
 from gtm.errors import StartError
+from gtm.names import Names
 from gtm.v1 import agent_pb2
 from gtm.v1.agent_pb2_grpc import AgentsServicer, add_AgentsServicer_to_server
 
@@ -599,3 +602,128 @@ async def test_settings_that_can_not_work_end_the_part_with_one_sentence(
     with pytest.raises(StartError, match=sentence) as caught:
         await run(settings, asyncio.Event())
     assert "\n" not in str(caught.value)
+
+
+# ---- what coordinators ask, and what they must not get -------------------------------------------
+
+
+async def test_what_is_to_be_confirmed_is_probed_at_once_and_unknown_indexes_are_counted() -> None:
+    hour_ms = 3_600_000
+    coordinator = Coordinator("c1", snapshot(target(1, interval_ms=hour_ms)))
+    async with playing(coordinator):
+        await until(lambda: coordinator.streams and coordinator.now.rows())
+        before = metrics.UNKNOWN._value.get()
+        seen = len(coordinator.now.rows())
+        asked = agent_pb2.Confirm(target=[1, 7, 2**32 - 1])
+        coordinator.now.out.put_nowait(agent_pb2.ToAgent(confirm=asked))
+        await until(lambda: len(coordinator.now.rows()) == seen + 1)
+        assert metrics.UNKNOWN._value.get() == before + 2
+        assert len(coordinator.streams) == 1
+
+
+ABSURD = [
+    (agent_pb2.ToAgent(ack=agent_pb2.Ack(sequence=10**9)), "acknowledged before it was sent"),
+    (agent_pb2.ToAgent(place=agent_pb2.Place(rank=3, agents=3)), "no place in a region"),
+    (agent_pb2.ToAgent(place=agent_pb2.Place(rank=0, agents=2**32 - 1)), "no place in a region"),
+    (agent_pb2.ToAgent(confirm=agent_pb2.Confirm(target=[1] * 200_001)), "targets to confirm"),
+    (snapshot(target(1), revision=9, base=8), "a delta to revision 8"),
+]
+
+
+@pytest.mark.parametrize(("message", "sentence"), ABSURD)
+async def test_an_absurd_message_ends_its_stream_with_the_reason_and_no_other(
+    message: agent_pb2.ToAgent, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Coordinator("c1", snapshot(target(1))), Coordinator("c2", snapshot(target(1)))
+    async with playing(first, second):
+        await until(lambda: all(one.streams and one.now.rows() for one in (first, second)))
+        first.now.out.put_nowait(message)
+        await until(lambda: len(first.streams) == 2)
+        said = [getattr(one, "fields", {}).get("reason", "") for one in caplog.records]
+        assert any(sentence in reason for reason in said)
+        seen = len(second.now.rows())
+        await until(lambda: len(second.now.rows()) > seen)
+        assert len(second.streams) == 1
+
+
+async def test_slots_follow_the_clock_of_the_coordinator_with_the_first_id() -> None:
+    first, second = (Coordinator(id_, snapshot(target(1, interval_ms=3000))) for id_ in ("b", "a"))
+    async with playing(first, second) as agent:
+        await until(lambda: all(one.streams and one.now.digests for one in (first, second)))
+        now_ms = agent.runner.now_ms()
+        told = agent_pb2.Place(rank=1, agents=2)
+        for one, base_ms in ((first, 5_000_000), (second, 9_000_000)):
+            heartbeat = agent_pb2.Heartbeat(count=1)
+            one.now.out.put_nowait(agent_pb2.ToAgent(heartbeat=heartbeat, sent_ms=now_ms - base_ms))
+        second.now.out.put_nowait(agent_pb2.ToAgent(place=told))
+        aligned = await until(lambda: agent.runner._aligned and agent.runner._aligned[2] == 2)
+        assert aligned
+        base_ms, rank, _ = agent.runner._aligned
+        assert 0 <= base_ms - 9_000_000 < 5_000
+        assert rank == 1
+        second.now.out.put_nowait(None)  # its stream ends: the other one's clock, until it is back
+        await until(lambda: agent.runner._aligned[0] < 6_000_000)
+
+
+async def test_a_lying_coordinator_gets_no_probe_of_what_the_agent_denies() -> None:
+    """Whatever is assigned: metadata, link-local, odd texts, names that resolve to such."""
+    denied = ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "2852039166", "0x7f.1",
+              "100.100.100.200", "127.0.0.2", "224.0.0.1", "0.0.0.0"]  # fmt: skip
+    touched: list[Any] = []
+
+    async def probe(target: Target) -> Outcome:
+        touched.append(target.address)
+        return Outcome(Kind.SUCCESS, rtt_us=1)
+
+    targets = [target(n, address=one, interval_ms=250) for n, one in enumerate((*denied, "::1"))]
+    coordinator = Coordinator("c1", snapshot(*targets))
+    async with playing(coordinator) as agent:
+        guard = Guard(deny=["127.0.0.0/8"])
+        agent.runner._probe_of = by_name(Names("127.0.0.1:1"), guard)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("agent.probes.tcp.probe", probe)
+            await until(lambda: coordinator.streams and len(set(_told(coordinator.now))) == 10)
+        kinds = dict(_told(coordinator.now))
+        assert kinds.pop(9) == (agent_pb2.OUTCOME_SUCCESS, "")
+        assert {kind for kind, _ in kinds.values()} == {agent_pb2.OUTCOME_NO_OPINION}
+        assert all(why.startswith("agent denies the address: ") for _, why in kinds.values())
+        assert set(touched) == {"::1"}
+
+
+def _told(stream: Stream) -> list[tuple[int, tuple[int, str]]]:
+    """(index, (outcome, reason)) of each result."""
+    return [
+        (index, (kind, frame.reasons[why]))
+        for frame in stream.results
+        for index, kind, why in zip(frame.target, frame.outcome, frame.reason, strict=True)
+    ]
+
+
+async def test_an_agent_without_opinion_says_so_at_once() -> None:
+    coordinator = Coordinator("c1", snapshot(target(1)))
+    async with playing(coordinator) as agent:
+        await until(lambda: coordinator.streams and coordinator.now.rows())
+        agent.uplink.without_opinion = "192.0.2.250 timeout"
+        agent.uplink.beat()
+
+        def beats() -> list[str]:
+            return [one.heartbeat.without_opinion for one in coordinator.now.messages]
+
+        await until(lambda: "192.0.2.250 timeout" in beats())
+
+
+async def test_a_stopping_agent_says_goodbye_after_its_last_results() -> None:
+    coordinator = Coordinator("c1", snapshot(target(1)))
+    async with playing(coordinator) as agent:
+        await until(lambda: coordinator.streams and coordinator.now.rows())
+        stream = coordinator.now
+        await agent.runner.drain(1.0)
+        probes = agent.probes
+        await agent.uplink.drain(5.0)
+        leaving = asyncio.ensure_future(agent.uplink.leave(5.0))
+        await until(lambda: stream.kinds()[-1] == "goodbye")
+        stream.out.put_nowait(None)
+        await leaving
+        assert stream.rows()[-1] == probes
+        assert len(agent.log) == 0
+        assert coordinator.now is stream  # it does not come back

@@ -74,6 +74,32 @@ def test_a_target_that_cannot_be_read_says_why_and_stays_a_target(
     assert reason in target.unfit
 
 
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"interval_ms": 2**32 - 1}, "more than 3600000 ms"),
+        ({"timeout_ms": 2**32 - 1}, "more than 3600000 ms"),
+        ({"fall": 2**32 - 1}, "more than 100"),
+        ({"rise": 101}, "more than 100"),
+    ],
+)
+def test_absurd_timing_is_no_opinion_and_binds_nobody_to_it(
+    changed: dict[str, int], sentence: str
+) -> None:
+    target = read_target(message(1, **changed))
+    assert sentence in target.unfit
+    assert max(target.interval_ms, target.timeout_ms) <= 3_600_000
+    assert max(target.fall, target.rise) <= 100
+
+
+def test_indexes_that_are_not_assigned_are_left_out() -> None:
+    assigned = Assigned()
+    assigned.apply(agent_pb2.Assignment(revision=1, set=[message(1), message(2)]))
+    assert assigned.known([2, 7, 2**32 - 1, 1]) == [identity(2), identity(1)]
+    assigned.apply(agent_pb2.Assignment(revision=2, base=1, remove=[2]))
+    assert assigned.known([2, 1]) == [identity(1)]
+
+
 def test_a_snapshot_replaces_and_a_delta_changes() -> None:
     one = assigned(message(1), message(2))
     assert one.apply(assignment(message(3), revision=2, base=1, remove=(1,))) == [identity(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from agent import metrics
 from agent.probes.base import Kind, Outcome, ProbeSettings, Reason, Target
 from agent.results import ProbeResult
-from agent.runner import HARD_MS, STALLED_MS, Opinion, Runner
+from agent.runner import CONFIRM_GAP_MS, HARD_MS, STALLED_MS, Opinion, Runner
 
 GOOD = Outcome(Kind.SUCCESS, rtt_us=800)
 BAD = Outcome(Kind.FAILURE, Reason.REFUSED)
@@ -335,5 +336,128 @@ def test_only_results_that_turn_no_vote_may_wait_for_others() -> None:
         good, bad = Kind.SUCCESS, Kind.FAILURE
         assert found[:6] == [*[(good, 0)] * 3, *[(good, 250)] * 3]
         assert found[6:10] == [*[(bad, 0)] * 2, *[(bad, 250)] * 2]
+
+    play(scene)
+
+
+# ---- asked by a coordinator ----------------------------------------------------------------------
+
+
+def test_a_target_to_confirm_is_probed_at_once_until_its_failures_turn_the_opinion() -> None:
+    async def scene() -> None:
+        stage = Stage(sequence(GOOD, BAD))
+        one = target(fall=3)
+        stage.assign(one)
+        while not stage.results:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.0)
+        asked = stage.runner.now_ms()
+        stage.runner.confirm([one.identity])
+        await asyncio.sleep(2.0)
+        ends = [result.ended_ms - asked for result in stage.results[1:]]
+        assert len(ends) == 3
+        assert stage.standing(one).opinion is Opinion.DOWN
+        assert ends[0] < 100  # a probe takes 50 ms
+        assert ends[2] < 3 * 50 + 2 * CONFIRM_GAP_MS + 50
+        stage.runner.confirm([one.identity])  # what is down needs no confirming
+        await asyncio.sleep(1.0)
+        assert len(stage.results) == 4
+
+    play(scene)
+
+
+def test_a_success_ends_the_confirming() -> None:
+    async def scene() -> None:
+        stage = Stage(sequence(GOOD))
+        stage.assign(target(1))
+        await asyncio.sleep(2)
+        seen = len(stage.results)
+        for _ in range(5):
+            stage.runner.confirm([target(1).identity])
+            stage.runner.confirm([target(1).identity])  # another coordinator asks the same
+        await asyncio.sleep(2)
+        assert len(stage.results) == seen + 1
+
+    play(scene)
+
+
+def test_a_probe_that_was_under_way_when_it_was_asked_for_does_not_answer() -> None:
+    async def scene() -> None:
+        stage = Stage(sequence(GOOD, GOOD, BAD))
+        one = target(1, fall=2)
+        stage.assign(one)
+        while not stage.results:
+            await asyncio.sleep(0.01)
+        while stage.running == 0:  # the next regular probe has begun
+            await asyncio.sleep(0.01)
+        stage.runner.confirm([one.identity])
+        await asyncio.sleep(1.0)
+        kinds = [result.outcome.kind for result in stage.results]
+        assert kinds == [Kind.SUCCESS, Kind.SUCCESS, Kind.FAILURE, Kind.FAILURE]
+        assert stage.peak == 1
+        assert stage.standing(one).opinion is Opinion.DOWN
+
+    play(scene)
+
+
+def test_confirming_keeps_the_rate_of_a_target_and_its_length_is_bounded() -> None:
+    async def scene() -> None:
+        before = metrics.DEFERRED._value.get()
+        stage = Stage(sequence(GOOD, BAD))
+        one = target(1, interval=60_000, fall=4, gap_ms=1500)
+        stage.assign(one)
+        while not stage.results:
+            await asyncio.sleep(0.01)
+        stage.runner.confirm([one.identity, target(9).identity])
+        await asyncio.sleep(8.0)
+        ends = [result.ended_ms for result in stage.results]
+        steps = [b - a for a, b in itertools.pairwise(ends)]
+        assert len(steps) == 4
+        assert min(steps) >= 1450
+        assert metrics.DEFERRED._value.get() > before
+
+    play(scene)
+
+
+def test_while_no_canary_answers_every_result_is_no_opinion_with_the_reason() -> None:
+    async def scene() -> None:
+        stage = Stage(sequence(GOOD))
+        one = target(1, interval=1000)
+        stage.assign(one)
+        await asyncio.sleep(2)
+        stage.runner.blind = "192.0.2.250 timeout"
+        await asyncio.sleep(2)
+        outcome = stage.results[-1].outcome
+        assert (outcome.kind, outcome.reason) == (Kind.NO_OPINION, Reason.CANARIES)
+        assert outcome.text == "canaries fail: 192.0.2.250 timeout"
+        stage.runner.blind = ""
+        await asyncio.sleep(2)
+        assert stage.results[-1].outcome.kind is Kind.SUCCESS
+
+    play(scene)
+
+
+def test_draining_lets_probes_end_and_begins_no_other_one() -> None:
+    async def some_slow(one: Target) -> Outcome:
+        await asyncio.sleep(50 if one.address == "192.0.2.7" else 0.4)
+        return GOOD
+
+    async def scene() -> None:
+        stage = Stage(some_slow)
+        stage.assign(*(target(number, interval=1000, timeout=100_000) for number in range(10)))
+        while stage.running < 5:
+            await asyncio.sleep(0.01)
+        before, running = len(stage.results), stage.running
+        hung = any(row.identity[1] == "192.0.2.7" for row in stage.results)
+        assert not hung
+        began = stage.runner.now_ms()
+        await stage.runner.drain(2.0)
+        assert stage.runner.now_ms() - began <= 2100
+        assert before + running - 1 <= len(stage.results) <= before + running
+        told = len(stage.results)
+        await asyncio.sleep(5)
+        assert len(stage.results) == told
+        await stage.runner.close()
+        assert stage.running == 0
 
     play(scene)

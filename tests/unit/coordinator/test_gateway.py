@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from coordinator import gateway, stream
+from coordinator import gateway, metrics, stream
 from coordinator.planner import Request
 from gtm import codec, keys, links
 from gtm.memory import MemoryStore
@@ -34,6 +34,9 @@ class Agent:
         self.acked = 0
         self.sequence = 0
         self.welcome: pb.Welcome | None = None
+        self.asked: list[int] = []
+        self.places: list[pb.Place] = []
+        self.clock: list[int] = []
 
     async def open(self) -> Agent:
         await self.call.write(pb.FromAgent(hello=self.hello))
@@ -48,7 +51,12 @@ class Agent:
         message = await self.call.read()
         if message is grpc.aio.EOF:
             raise await self._error()
+        self.clock.append(message.sent_ms)
         match message.WhichOneof("message"):
+            case "confirm":
+                self.asked += message.confirm.target
+            case "place":
+                self.places.append(message.place)
             case "welcome":
                 self.welcome = message.welcome
             case "assignment":
@@ -438,3 +446,201 @@ async def test_a_stream_that_was_replaced_is_not_listened_to_any_more() -> None:
     with pytest.raises(stream.Ended, match="took over"):
         await replaced.read(Context())
     assert replaced._sequence == 0
+
+
+# ---- quick confirmation, places, canaries, goodbyes ----------------------------------------------
+
+
+def confirming(helpers: Any, **more: Any) -> Any:
+    check = {**helpers.SMALL["checks"]["web"], "confirm": True, **more}
+    return {**helpers.SMALL, "checks": {"web": check}}
+
+
+async def test_the_first_failure_makes_every_region_of_the_check_probe_at_once(
+    helpers: Any, connect: Any
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, confirming(helpers, regions=["eu", "us"]))
+        eu, us, other = [await connect(made.port, r).open() for r in ("eu", "us", "as")]
+        for agent in (eu, us):
+            await agent.said(pb.OUTCOME_SUCCESS)
+        failed = [i for i, one in us.targets.items() if one.address == "192.0.2.2"]
+        await us.results(pb.OUTCOME_FAILURE, failed)
+        for agent in (eu, us):
+            await agent.until(lambda agent=agent: agent.asked)
+            assert [agent.targets[index].address for index in agent.asked] == ["192.0.2.2"]
+        await us.said(pb.OUTCOME_FAILURE, failed)
+        await eu.said(pb.OUTCOME_FAILURE, failed)
+        assert [len(agent.asked) for agent in (eu, us)] == [1, 1]  # once in half an interval
+        assert (other.targets, other.asked) == ({}, [])
+
+
+async def test_agents_of_a_region_are_told_their_places_and_its_canaries(
+    helpers: Any, connect: Any
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, helpers.SMALL)
+
+        def place(agent: Agent) -> tuple[int, int, tuple[str, ...]]:
+            one = agent.places[-1]
+            return (one.rank, one.agents, tuple(one.canaries))
+
+        second = await connect(made.port, "eu", "b").open()
+        assert place(second) == (0, 1, ())
+        first = await connect(made.port, "eu", "a").open()
+        alone = await connect(made.port, "us", "a").open()
+        await second.until(lambda: place(second) == (1, 2, ()))
+        assert place(first) == (0, 2, ())
+        assert place(alone) == (0, 1, ())
+        regions = {**helpers.SMALL["regions"], "eu": {"canaries": ["192.0.2.250"]}}
+        await applied(made, {"regions": regions})
+        await second.until(lambda: place(second) == (1, 2, ("192.0.2.250",)))
+        await first.until(lambda: place(first) == (0, 2, ("192.0.2.250",)))
+        await first.close()
+        await second.until(lambda: place(second) == (0, 1, ("192.0.2.250",)))
+        assert place(alone) == (0, 1, ())
+
+
+async def test_every_message_tells_the_clock_and_targets_their_region_s_part(
+    helpers: Any, connect: Any
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, confirming(helpers, max_probe_rate=4))
+        agent = await connect(made.port, "us").open()
+        await agent.said(pb.OUTCOME_SUCCESS)
+        assert all(agent.clock)
+        assert agent.clock == sorted(agent.clock)
+        told = {(one.slot, one.slots, one.gap_ms) for one in agent.targets.values()}
+        assert told == {(2, 3, 750)}  # as, eu, us; 4 a second for three regions
+
+
+async def test_a_heartbeat_says_that_an_agent_has_no_opinion(helpers: Any, connect: Any) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        agent = await connect(made.port, "eu").open()
+        for text in ("192.0.2.250 timeout", ""):
+            beat = pb.Heartbeat(count=1, without_opinion=text)
+            await agent.call.write(pb.FromAgent(heartbeat=beat))
+            await helpers.until(lambda text=text: made.gateway.streams[0].without_opinion == text)
+        beat = pb.Heartbeat(count=1, without_opinion="x" * 100_000)
+        await agent.call.write(pb.FromAgent(heartbeat=beat))
+        await helpers.until(lambda: made.gateway.streams[0].without_opinion)
+        assert len(made.gateway.streams[0].without_opinion) == stream.MAX_REASON_CHARS
+
+
+async def test_an_agent_that_says_goodbye_is_gone_at_once_and_in_order(
+    helpers: Any, connect: Any
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        agent = await connect(made.port, "eu").open()
+        await agent.call.write(pb.FromAgent(goodbye=pb.Goodbye()))
+        code, _ = await agent.ended()
+        assert code is grpc.StatusCode.OK
+        assert made.gateway.streams == ()
+
+
+async def test_targets_that_wait_to_be_asked_for_are_bounded(
+    helpers: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_CONFIRM", 1)
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, confirming(helpers))
+        agents = [await connect(made.port, region).open() for region in ("eu", "us")]
+        for agent in agents:
+            await agent.said(pb.OUTCOME_SUCCESS)
+        await agents[0].said(pb.OUTCOME_FAILURE)
+        await agents[0].until(lambda: agents[0].asked)
+        await agents[0].said(pb.OUTCOME_FAILURE)
+        assert len(agents[0].asked) == 1
+
+
+async def test_a_hundred_agents_that_come_and_go_leave_nothing_and_disturb_nobody(
+    helpers: Any, connect: Any
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, helpers.SMALL)
+        honest = await connect(made.port, "eu", "honest").open()
+        await honest.said(pb.OUTCOME_SUCCESS)
+
+        async def come_and_go(number: int) -> None:
+            agent = Agent(made.port, ("us", "as")[number % 2], f"a{number}")
+            await agent.open()
+            if number % 3:
+                await agent.said(pb.OUTCOME_SUCCESS)
+            await agent.close()
+
+        sizes = []
+        for _ in range(3):
+            for start in range(0, 100, 20):
+                await asyncio.gather(*(come_and_go(n) for n in range(start, start + 20)))
+            await helpers.until(lambda: len(made.gateway.streams) == 1)
+            sizes.append(len(made.engine.agents()))
+        assert max(sizes) <= 1 + 2 * 64  # of each region: evidence.MAX_AGENTS
+        assert max(sizes) <= 101  # the second and the third time are the same agents again
+        await helpers.until(lambda: len(made._members.agents()) == 1)
+        before = honest.acked
+        await honest.said(pb.OUTCOME_SUCCESS)
+        assert honest.acked == before + 1
+
+
+ABSURD = [
+    # what is changed in a sound frame of two rows; code, sentence
+    ({"sequence": 1}, "came after frame"),
+    ({"sequence": 7}, "came after frame"),
+    ({"outcome": [1]}, "column outcome has 1 rows"),
+    ({"age_ms": [1, 2, 3]}, "column age_ms has 3 rows"),
+    ({"outcome": [1, 9]}, "9 is no outcome"),
+    ({"reason": [0, 4]}, "reason that is not in the frame"),
+    ({"dns_us": [1]}, "column dns_us has 1 rows"),
+]
+
+
+@pytest.mark.parametrize(("changed", "sentence"), ABSURD)
+async def test_what_is_absurd_ends_its_stream_with_a_reason_and_no_other(
+    helpers: Any, connect: Any, changed: dict[str, Any], sentence: str
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, helpers.SMALL)
+        liar, honest = [await connect(made.port, region).open() for region in ("eu", "us")]
+        await liar.said(pb.OUTCOME_SUCCESS)
+        ended = _ended("malformed")
+        await liar.results(pb.OUTCOME_SUCCESS, **changed)
+        code, words = await liar.ended()
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert sentence in words
+        assert _ended("malformed") == ended + 1
+        await honest.said(pb.OUTCOME_SUCCESS)
+        assert [one.agent for one in made.gateway.streams] == [honest.hello.agent_id]
+
+
+async def test_absurd_ages_and_unknown_indexes_are_counted_and_change_no_vote(
+    helpers: Any, connect: Any
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, helpers.SMALL)
+        agent = await connect(made.port, "eu").open()
+        await agent.said(pb.OUTCOME_SUCCESS)
+        for _ in range(5):
+            await agent.said(pb.OUTCOME_FAILURE, age_ms=[2**32 - 1] * 2)
+            await agent.said(pb.OUTCOME_FAILURE, [2**32 - 1, 77])
+        votes = {one.vote for view in made.engine.verdicts() for one in view.regions}
+        assert "down" not in votes
+        assert made.gateway.streams[0].refused == 10
+
+
+async def test_a_message_beyond_the_largest_ends_its_stream_and_no_other(
+    helpers: Any, connect: Any
+) -> None:
+    async with helpers.coordinator(MemoryStore()) as made:
+        await applied(made, helpers.SMALL)
+        liar, honest = [await connect(made.port, region).open() for region in ("eu", "us")]
+        reasons = ["x" * (1 << 20)] * 15 + ["x" * 600_000] * 2
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await liar.results(pb.OUTCOME_FAILURE, reasons=reasons)
+            await liar.until(lambda: liar.acked == liar.sequence)
+        assert await liar.call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await honest.said(pb.OUTCOME_SUCCESS)
+        await helpers.until(lambda: len(made.gateway.streams) == 1)
+
+
+def _ended(reason: str) -> float:
+    return metrics.STREAMS_ENDED.labels(reason)._value.get()
