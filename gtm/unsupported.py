@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gtm.model import Check
-
 KINDS: frozenset[str] = frozenset()
 """Top-level keys."""
 
