@@ -14,9 +14,9 @@ from pathlib import Path
 
 from gtm.errors import StartError
 
-from . import network, spaces
+from . import network, spaces, trust
 from .lab import ROOT, Lab
-from .nodes import CLIENT, Shape
+from .nodes import CLIENT, NUMBERS, Shape
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     up = add("up", _up, "make a lab and start everything in it")
-    for field in Shape.__struct_fields__:
+    up.add_argument("--insecure", action="store_true", help="links in the clear")
+    for field in NUMBERS:
         flag = f"--{field.replace('_', '-')}"
         up.add_argument(flag, type=int, default=getattr(Shape(), field), metavar="N")
     add("down", _down, "end it, whatever state it is in")
@@ -116,7 +117,10 @@ def _exec(lab: Lab, args: argparse.Namespace) -> int:
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     environ = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path}
     if args.node == CLIENT:  # `gtm status` there needs no flag
-        environ = {"GTM_SERVER": lab.coordinators[0], "GTM_INSECURE": "1"} | environ
+        tls = trust.tls(lab.folder, trust.OPERATOR)
+        shown = {"GTM_CA": tls.ca, "GTM_CERT": tls.cert, "GTM_KEY": tls.key}
+        links = shown if tls else {"GTM_INSECURE": "1"}
+        environ = {"GTM_SERVER": lab.coordinators[0], **links} | environ
     return subprocess.run(lab.inside(*command, node=args.node), env=environ).returncode
 
 

@@ -19,8 +19,9 @@ from ctl.digs import poll
 from gtm.errors import GtmError
 from gtm.v1 import operator_pb2
 
+from . import trust
 from .lab import READY_S, Lab
-from .nodes import COORDINATOR_HTTP, ETCD, GRPC, Node, etcd_address
+from .nodes import COORDINATOR_HTTP, ETCD_HTTP, GRPC, Node, etcd_address
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class Said(Struct, frozen=True):
         return self.votes.get(region, {}).get(address, "")
 
 
-def ask(server: str) -> Said | None:
+def ask(lab: Lab, server: str) -> Said | None:
     """What it says; None where it does not answer in time."""
 
     async def told(client: Client) -> Said:
@@ -51,7 +52,7 @@ def ask(server: str) -> Said | None:
                 votes.setdefault(vote.region, {})[verdict.address] = vote_word(vote)
         return Said(status, votes)
 
-    return _asked(server, told)
+    return _asked(lab, server, told)
 
 
 def leads(node: Node) -> bool:
@@ -73,7 +74,7 @@ def whole(lab: Lab, *, without: Sequence[str] = ()) -> bool:
     for node in lab.chosen("coordinators"):
         if node.name in without:
             continue
-        said = ask(f"{node.address}:{GRPC}")
+        said = ask(lab, f"{node.address}:{GRPC}")
         if said is None or not _well(said, regions):
             return False
         if leads(node):
@@ -93,10 +94,14 @@ def _well(said: Said, regions: set[str]) -> bool:
     return heard >= regions and all(votes and "none" not in votes.values() for votes in cast)
 
 
-def _asked(server: str, call: Callable[[Client], Awaitable[T]]) -> T | None:
+def _asked(lab: Lab, server: str, call: Callable[[Client], Awaitable[T]]) -> T | None:
     async def told() -> T | None:
         try:
-            async with asyncio.timeout(ANSWER_S), Client(server, insecure=True) as client:
+            tls = trust.tls(lab.folder, trust.OPERATOR)
+            async with (
+                asyncio.timeout(ANSWER_S),
+                Client(server, tls or None, insecure=not tls) as client,
+            ):
                 return await call(client)
         except (GtmError, TimeoutError):
             return None
@@ -111,12 +116,12 @@ def etcd_answers(lab: Lab) -> bool:
 
 def healthy(address: str) -> bool:
     """Whether the member of etcd there can answer linearizable requests."""
-    return "true" in page(f"{address}:{ETCD}", "health")
+    return "true" in page(f"{address}:{ETCD_HTTP}", "health")
 
 
 def leads_etcd(address: str) -> bool:
     """Whether the member of etcd there says that it leads."""
-    return metric(f"{address}:{ETCD}", "etcd_server_is_leader") == 1
+    return metric(f"{address}:{ETCD_HTTP}", "etcd_server_is_leader") == 1
 
 
 def metric(door: str, name: str) -> float:
@@ -139,7 +144,7 @@ def page(door: str, name: str) -> str:
 
 WAITS: Mapping[str, Callable[[Lab], bool]] = {
     "etcd": etcd_answers,
-    "coordinators": lambda lab: all(ask(one) is not None for one in lab.coordinators),
+    "coordinators": lambda lab: all(ask(lab, one) is not None for one in lab.coordinators),
     "whole": whole,
 }
 """What can be waited for."""

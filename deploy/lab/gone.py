@@ -14,13 +14,12 @@ from datetime import datetime
 
 from ctl.digs import Question, ask
 from gtm.errors import StoreError
-from gtm.etcd import EtcdOptions, connect
+from gtm.etcd import connect
 from gtm.store import Delete, Put
 from tests.load import Load
 
-from . import asking, world
+from . import asking, trust, world
 from .ground import RATE, Ground, named
-from .nodes import ETCD
 from .world import GRACE_S
 
 LEASE_S = 5.0
@@ -289,8 +288,8 @@ def _last_time_s(log: str) -> float:
 
 async def _write_until_it_ends(on: Ground, member: str) -> None:
     """Write more than it has reserved on its disk; the history of it is given up at once."""
-    others = [one for one in on.lab.chosen("etcds") if one.name != member]
-    store = connect(EtcdOptions(endpoints=tuple(f"{one.address}:{ETCD}" for one in others)))
+    others = tuple(one for one in on.lab.chosen("etcds") if one.name != member)
+    store = connect(trust.etcd_options(on.lab.folder, others))
     try:
         for number in range(PIECES):
             if not on.lab.pid(member):

@@ -162,12 +162,12 @@ class Ground:
 
     def lapsed(self, region: str) -> bool:
         """Whether the leader has no vote of a region any more."""
-        said = asking.ask(self.server(self.leader()))
+        said = asking.ask(self.lab, self.server(self.leader()))
         return said is not None and {*said.votes.get(region, {}).values()} <= {"none"}
 
     def vote(self, region: str, origin: str) -> str:
         """A region's vote on an origin, as the leader has it."""
-        said = asking.ask(self.server(self.leader()))
+        said = asking.ask(self.lab, self.server(self.leader()))
         return said.vote(region, self.lab.node(origin).address) if said is not None else ""
 
     def server(self, coordinator: str) -> str:

@@ -19,13 +19,12 @@ from msgspec import Struct
 from ctl.digs import poll
 from gtm import keys
 from gtm.errors import StartError
-from gtm.etcd import EtcdOptions, connect
+from gtm.etcd import connect
 from gtm.store import Batch
 
-from . import asking, spaces
+from . import asking, spaces, trust
 from .ground import QUIET_S, RATE, SOON_S, Failed, Ground
 from .lab import Lab
-from .nodes import ETCD
 from .walk import enter
 
 KILLS = 50
@@ -46,8 +45,7 @@ class Watcher:
     """Notes when a leader's key and when anything served is written, as etcd tells it."""
 
     def __init__(self, lab: Lab) -> None:
-        members = lab.chosen("etcds")
-        self._options = EtcdOptions(endpoints=tuple(f"{one.address}:{ETCD}" for one in members))
+        self._options = trust.etcd_options(lab.folder, lab.chosen("etcds"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._ends = threading.Event()
         self.written: dict[str, list[float]] = {keys.LEADERS: [], keys.SERVE: []}

@@ -21,7 +21,7 @@ from ctl import show
 from gtm.embedded import environment, find_etcd
 from gtm.errors import StartError
 
-from . import network, relay, spaces, world
+from . import network, relay, spaces, trust, world
 from .network import Faults, Pair
 from .nodes import CLIENT, GRPC, Node, Shape, chosen, coordinator_address, lab_name, nodes
 
@@ -60,18 +60,21 @@ class Lab:
             (self.folder / "etcd.path").write_text(str(etcd))
             text = show.as_yaml(world.configuration(shape)) + "\n"
             (self.folder / "world.yaml").write_text(text)
+            if not shape.insecure:
+                trust.prepare(self.folder, every)
             self.spaces.make({one.name: one.address for one in every})
             for node in every:
                 if node.disk_mb:
                     spaces.mount(self.folder / node.name / "data", node.disk_mb)
             self._start("etcds")
             self.wait("etcd")
+            if not shape.insecure:
+                spaces.run(*self.inside(sys.executable, "-m", "deploy.lab.trust", self.name))
             if parts:
                 self._start("all")
                 self.wait("coordinators")
-                apply = ("apply", str(self.folder / "world.yaml"), "--yes", "--insecure")
-                server = ("--server", self.coordinators[0])
-                spaces.run(*self.inside(sys.executable, "-m", "ctl", *apply, *server))
+                apply = ("apply", str(self.folder / "world.yaml"), "--yes", *self.operator)
+                spaces.run(*self.inside(sys.executable, "-m", "ctl", *apply))
                 self.wait("whole")
         except BaseException:
             self.down()
@@ -123,6 +126,13 @@ class Lab:
         """Where they are asked."""
         numbers = range(1, self.shape.coordinators + 1)
         return tuple(f"{coordinator_address(number)}:{GRPC}" for number in numbers)
+
+    @property
+    def operator(self) -> tuple[str, ...]:
+        """The flags by which the client asks the first coordinator."""
+        tls = trust.tls(self.folder, trust.OPERATOR)
+        files = (f"--ca={tls.ca}", f"--cert={tls.cert}", f"--key={tls.key}")
+        return (f"--server={self.coordinators[0]}", *(files if tls else ("--insecure",)))
 
     def state(self, node: Node) -> str:
         """`runs`, `stopped`, `ended`, or `-` for a node without a program."""

@@ -23,7 +23,7 @@ CLIENT = "client"
 MAX_OF_A_KIND = 50
 """Nodes of one kind: more than a machine will carry."""
 
-ETCD, PEER, GRPC, DNS, WEB = 2379, 2380, 7400, 53, 8080
+ETCD, PEER, ETCD_HTTP, GRPC, DNS, WEB = 2379, 2380, 2381, 7400, 53, 8080
 COORDINATOR_HTTP, AGENT_HTTP, RESOLVER_HTTP = 7401, 7402, 7440
 DISKS_MB = {"resolver": 1, "etcd": 512}
 """Kinds whose data lie on a small disk of their own; etcd reserves 64 MB for each piece of log."""
@@ -40,6 +40,8 @@ class Shape(Struct, frozen=True):
     resolvers: int = 2
     origins_a: int = 3
     origins_b: int = 2
+    insecure: bool = False
+    """Links in the clear, without certificates."""
 
 
 class Node(Struct, frozen=True):
@@ -54,12 +56,15 @@ class Node(Struct, frozen=True):
     """Size of the disk under its folder; 0: no disk of its own."""
 
 
+NUMBERS = tuple(name for name in Shape.__struct_fields__ if name != "insecure")
+
+
 def nodes(shape: Shape, folder: Path) -> tuple[Node, ...]:
     """All nodes of a lab whose data lie in `folder`, in the order in which they are started.
 
     Raises StartError where a number is beyond `MAX_OF_A_KIND` or none.
     """
-    counts = (getattr(shape, name) for name in shape.__struct_fields__)
+    counts = (getattr(shape, name) for name in NUMBERS)
     if not all(1 <= count <= MAX_OF_A_KIND for count in counts):
         raise StartError(f"a lab has from 1 to {MAX_OF_A_KIND} nodes of a kind", 2)
     return (
@@ -67,9 +72,9 @@ def nodes(shape: Shape, folder: Path) -> tuple[Node, ...]:
         *(_origin("a", number) for number in range(1, shape.origins_a + 1)),
         *(_origin("b", number) for number in range(1, shape.origins_b + 1)),
         *(_etcd(number, shape, folder) for number in range(1, shape.etcds + 1)),
-        *(_coordinator(number, shape) for number in range(1, shape.coordinators + 1)),
+        *(_coordinator(number, shape, folder) for number in range(1, shape.coordinators + 1)),
         *(
-            _agent(region, number, shape)
+            _agent(region, number, shape, folder)
             for region in range(1, shape.regions + 1)
             for number in range(1, shape.agents + 1)
         ),
@@ -132,16 +137,26 @@ def _origin(pool: str, number: int) -> Node:
 
 def _etcd(number: int, shape: Shape, folder: Path) -> Node:
     name, address = f"etcd-{number}", etcd_address(number)
-    members = (f"etcd-{n}=http://{etcd_address(n)}:{PEER}" for n in range(1, shape.etcds + 1))
+    scheme = "http" if shape.insecure else "https"
+    members = (f"etcd-{n}={scheme}://{etcd_address(n)}:{PEER}" for n in range(1, shape.etcds + 1))
     flags = {
         "name": name,
-        "listen-client-urls": f"http://{address}:{ETCD}",
-        "advertise-client-urls": f"http://{address}:{ETCD}",
-        "listen-peer-urls": f"http://{address}:{PEER}",
-        "initial-advertise-peer-urls": f"http://{address}:{PEER}",
+        "listen-client-urls": f"{scheme}://{address}:{ETCD}",
+        "advertise-client-urls": f"{scheme}://{address}:{ETCD}",
+        "listen-peer-urls": f"{scheme}://{address}:{PEER}",
+        "initial-advertise-peer-urls": f"{scheme}://{address}:{PEER}",
         "initial-cluster": ",".join(members),
+        "listen-metrics-urls": f"http://{address}:{ETCD_HTTP}",
         "election-timeout": "1000",  # etcd's own default
     }
+    if not shape.insecure:
+        for prefix in ("", "peer-"):
+            flags |= {
+                f"{prefix}trusted-ca-file": str(folder / "tls/ca.pem"),
+                f"{prefix}cert-file": str(folder / f"tls/{name}.pem"),
+                f"{prefix}key-file": str(folder / f"tls/{name}.key"),
+                f"{prefix}client-cert-auth": "true",
+            }
     command = (
         "etcd",
         *arguments(folder / name / "data", ETCD, PEER),  # later flags win
@@ -150,21 +165,22 @@ def _etcd(number: int, shape: Shape, folder: Path) -> Node:
     return Node(name, "etcd", address, frozenset({"etcds"}), command, DISKS_MB["etcd"])
 
 
-def _coordinator(number: int, shape: Shape) -> Node:
+def _coordinator(number: int, shape: Shape, folder: Path) -> Node:
     name, address = f"coordinator-{number}", coordinator_address(number)
     command = _gtm(
         "coordinator", f"--id={name}", f"--grpc={address}:{GRPC}",
-        f"--http={address}:{COORDINATOR_HTTP}", f"--etcd={_etcds(shape)}", "--insecure",
+        f"--http={address}:{COORDINATOR_HTTP}", f"--etcd={_etcds(shape)}",
+        *_links(shape, folder, name), *_links(shape, folder, name, "etcd-"),
     )  # fmt: skip
     return Node(name, "coordinator", address, frozenset({"coordinators"}), command)
 
 
-def _agent(region: int, number: int, shape: Shape) -> Node:
+def _agent(region: int, number: int, shape: Shape, folder: Path) -> Node:
     name = f"agent-r{region}" if shape.agents == 1 else f"agent-r{region}-{number}"
     address = f"10.77.3.{(region - 1) * shape.agents + number}"
     command = _gtm(
         "agent", f"--id={name}", f"--region=r{region}", f"--http={address}:{AGENT_HTTP}",
-        f"--coordinators={_coordinators(shape)}", "--insecure",
+        f"--coordinators={_coordinators(shape)}", *_links(shape, folder, name),
     )  # fmt: skip
     return Node(name, "agent", address, frozenset({"agents", f"r{region}"}), command)
 
@@ -175,9 +191,17 @@ def _resolver(number: int, shape: Shape, folder: Path) -> Node:
         "resolver", f"--id={name}", f"--listen={address}:{DNS}",
         f"--http={address}:{RESOLVER_HTTP}", f"--etcd={_etcds(shape)}",
         f"--coordinators={_coordinators(shape)}", f"--data-dir={folder / name / 'data'}",
-        "--insecure",
+        *_links(shape, folder, name), *_links(shape, folder, name, "etcd-"),
     )  # fmt: skip
     return Node(name, "resolver", address, frozenset({"resolvers"}), command, DISKS_MB["resolver"])
+
+
+def _links(shape: Shape, folder: Path, name: str, prefix: str = "") -> tuple[str, ...]:
+    """The flags of a part's links, or of those to etcd."""
+    if shape.insecure:
+        return () if prefix else ("--insecure",)
+    files = {"ca": "ca.pem", "cert": f"{name}.pem", "key": f"{name}.key"}
+    return tuple(f"--{prefix}{flag}={folder / 'tls' / file}" for flag, file in files.items())
 
 
 def _gtm(*words: str) -> tuple[str, ...]:

@@ -35,7 +35,9 @@ ROUNDS = 2
 LEASE_S = 20.0
 """Longer than a cut lasts, an election and the silence until it is noticed included."""
 QUICK: dict[str, Any] = {"timeout_s": 10.0, "progress_s": 0.3, "idle_s": 1.0, "audit_s": 0.0}
-FEW = Shape(regions=1, agents=1, coordinators=1, resolvers=1, origins_a=1, origins_b=1)
+FEW = Shape(
+    regions=1, agents=1, coordinators=1, resolvers=1, origins_a=1, origins_b=1, insecure=True
+)
 """The nodes beside etcd, in which nothing runs."""
 
 

@@ -21,13 +21,13 @@ from msgspec import Struct
 from gtm.errors import StartError
 from tests.load import Counts
 
-from . import broken, gone, spaces
+from . import broken, certificates, gone, spaces
 from .ground import Seen, walked
 from .lab import ROOT, Lab
 from .nodes import CLIENT, Shape
 
 PAGE = ROOT / "docs/failures.md"
-SCRIPTS = gone.SCRIPTS | broken.SCRIPTS
+SCRIPTS = gone.SCRIPTS | broken.SCRIPTS | certificates.SCRIPTS
 NAMED = re.compile(r"`L:([a-z-]+)`")
 WIDTH = 100
 
@@ -40,6 +40,18 @@ ELSEWHERE = {
     ),
     "no DNS server answers an agent": "all of its members are addresses",
     "no DNS server answers the coordinator": "none of its pools is flattened",
+    "one region's agents lie: all up, all down, anything": "its agents tell no lies",
+    "more than 30 % of all addresses, and at least 10, would leave service within a minute": (
+        "it has five origins, and the brake acts from ten addresses on"
+    ),
+    "health would take more of a pool than its `floor` allows": "its pools have no floor",
+    "an address comes and goes": "its origins do, and its pools have no damping",
+    "a certificate has ended: a coordinator's or etcd's": (
+        "a matter of handshakes between two parts, which their tests make one by one"
+    ),
+    "the authority is replaced, and a part knows only one of the two": (
+        "an operator's act in five steps, which are tested one by one"
+    ),
     "a new state can't be read or does not fit together": (
         "it takes a hand that writes into etcd past the coordinator: no link or program that fails"
     ),
