@@ -25,7 +25,7 @@ from gtm.store import Batch
 from . import asking, spaces, trust
 from .ground import QUIET_S, RATE, SOON_S, Failed, Ground
 from .lab import Lab
-from .walk import enter
+from .within import enter
 
 KILLS = 50
 LIMIT_S = 6.0

@@ -29,7 +29,7 @@ from tests.watched import Rebuilt, Writers, goes_on, soon, until
 from . import asking, spaces
 from .lab import Lab
 from .nodes import CLIENT, ETCD, Node, Shape
-from .walk import enter
+from .within import enter
 
 ROUNDS = 2
 LEASE_S = 20.0

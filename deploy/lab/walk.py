@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
-import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,7 +22,7 @@ from tests.load import Counts
 from . import broken, certificates, gone, spaces
 from .ground import Seen, walked
 from .lab import ROOT, Lab
-from .nodes import CLIENT, Shape
+from .within import enter
 
 PAGE = ROOT / "docs/failures.md"
 SCRIPTS = gone.SCRIPTS | broken.SCRIPTS | certificates.SCRIPTS
@@ -97,7 +95,7 @@ def told(row: Row, some: Sequence[Seen]) -> str:
         lines += _wrapped(f"seen ({seen.row}): {summary(seen)}")
         lines += [f"    NOT SO: {problem}" for problem in seen.problems]
     if not some:
-        lines += _wrapped(f"not in the lab: {ELSEWHERE[row.what]}")
+        lines += _wrapped(f"not in the lab: {ELSEWHERE.get(row.what, 'no script does it')}")
     return "\n".join(lines)
 
 
@@ -152,35 +150,6 @@ def _walk(lab: Lab, wanted: Sequence[str], path: Path | None) -> int:
     if path is not None:
         path.write_bytes(msgspec.json.encode(done))
     return 1 if bad else 0
-
-
-def enter(
-    lab: Lab, module: str, argv: Sequence[str], make: Callable[[], None] | None = None
-) -> int | None:
-    """Run `module` in the namespace of the lab's client; its status, None where we are inside.
-
-    A lab that is not there is made (by `make`, else an ordinary one), and taken down again.
-    """
-    if _inside(lab):
-        return None
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    ours = not lab.spaces.there()
-    if ours:
-        make() if make is not None else lab.up(Shape())
-    try:
-        command = lab.inside(sys.executable, "-m", module, *argv)
-        return subprocess.run(command, cwd=ROOT).returncode
-    finally:
-        if ours:
-            lab.down()
-
-
-def _inside(lab: Lab) -> bool:
-    try:
-        there = (spaces.NETNS / lab.spaces.name(CLIENT)).stat()
-    except OSError:
-        return False
-    return Path("/proc/self/ns/net").stat().st_ino == there.st_ino
 
 
 if __name__ == "__main__":
