@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     settings = importlib.import_module(f"{part}.settings")
     filled = load(settings.Settings, flags, os.environ)
     module = importlib.import_module(f"{part}.part")
+    if filled.cert:
+        importlib.import_module("cryptography.x509")  # it takes a moment, so before the gate
     if os.environ.get(GATE):
         wait_gate()
     _runner()(_until_told(part, module, filled))
