@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from gtm.etcd_users import ROOT, set_up
 from gtm.links import Tls
 from gtm.store import Compare, Delete, Listing, Put, Txn
 from tests.certificates import Authority
-from tests.etcds import etcd_binary, free_port
+from tests.etcds import ctl_environment, etcd_binary, free_port
 
 pytestmark = pytest.mark.integration
 
@@ -45,28 +47,58 @@ async def store_of(endpoint: str, tls: Tls, **more: Any) -> AsyncIterator[EtcdSt
         await store.close()
 
 
+PAGE = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
+COMMANDS = re.findall(r"^etcdctl .*$", PAGE.partition("\n## etcd\n")[2], re.M)
+
+
 class Secured:
-    """An etcd of ours with its users, and a certificate for each of them."""
+    """An etcd of ours with TLS, and a certificate for each of its users."""
 
     def __init__(self, etcd: EmbeddedEtcd, authority: Authority, root: Tls) -> None:
         self.endpoint, self.authority, self.root = etcd.endpoint, authority, root
         self.coordinator = authority.issue("gtm://coordinator/c1", "127.0.0.1")
         self.resolver = authority.issue("gtm://resolver/ns1")
 
+    async def set_up(self) -> None:
+        """Make the users as `gtm up` does; a second time does no harm."""
+        root = self.root
+        options = EtcdOptions(endpoints=(self.endpoint,), ca=root.ca, cert=root.cert, key=root.key)
+        await set_up(options)
+        await set_up(options)
 
-@pytest.fixture(params=["path", "wheel"])
+    async def by_the_page(self, binary: Path) -> None:
+        """Make the users by the commands of docs/deploy.md."""
+        beside = binary.with_name("etcdctl")
+        program = str(beside) if beside.exists() else "etcdctl"
+        flags = [f"--endpoints={self.endpoint}", f"--cacert={self.root.ca}"]
+        flags += [f"--cert={self.root.cert}", f"--key={self.root.key}"]
+        for command in COMMANDS:
+            done = await asyncio.create_subprocess_exec(
+                program,
+                *flags,
+                *shlex.split(command)[1:],
+                env=ctl_environment(),
+            )
+            assert await done.wait() == 0, command
+
+
+@pytest.fixture(params=["path", "wheel", "path, by the page", "wheel, by the page"])
 async def secured(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Secured]:
+    kind, _, by_the_page = request.param.partition(", ")
     authority = Authority(tmp_path / "tls")
     root = authority.issue("gtm://etcd/root", common_name=ROOT)
     tls = EtcdTls(server=authority.issue("gtm://etcd/m0", "127.0.0.1"), client=root)
-    binary = etcd_binary(request.param)
+    binary = etcd_binary(kind)
     async with EmbeddedEtcd(
         tmp_path / "etcd", free_port(), free_port(), binary=binary, tls=tls
     ) as etcd:
-        options = EtcdOptions(endpoints=(etcd.endpoint,), ca=root.ca, cert=root.cert, key=root.key)
-        await set_up(options)
-        await set_up(options)  # again does no harm
-        yield Secured(etcd, authority, root)
+        made = Secured(etcd, authority, root)
+        if by_the_page:
+            assert len(COMMANDS) > 8
+            await made.by_the_page(binary)
+        else:
+            await made.set_up()
+        yield made
 
 
 async def test_a_coordinator_has_all_of_ours_and_nothing_else(secured: Secured) -> None:
@@ -162,6 +194,5 @@ async def test_a_transaction_within_another_is_checked_by_etcds_as_new_as_the_pa
             assert await store.get(keys.force("a")) is None
         else:
             assert patch < MENDED.get(minor, 0), "only an old etcd lets this through"
-    page = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
     for minor, patch in MENDED.items():
-        assert f"3.{minor}.{patch}" in page
+        assert f"3.{minor}.{patch}" in PAGE
