@@ -33,7 +33,7 @@ from .beside import OPERATOR
 from .client import Client, user
 from .ground import Ports
 from .supervisor import BACKOFF_FIRST_S, BACKOFF_MOST_S, LIVED_S, LogFile, Part, Supervisor
-from .up_tls import Trust
+from .up_tls import Trust, known_users
 
 T = TypeVar("T")
 
@@ -169,6 +169,12 @@ class Up:
         )
         ports.check(embedded=not settings.etcd)
         self._stack.enter_context(ground.claim(self._directory))
+        if settings.insecure and not settings.etcd and known_users(self._directory):
+            raise StartError(
+                f"the etcd in {self._directory} has users, who prove themselves by certificates: "
+                "leave --insecure away, or choose another --data-dir",
+                2,
+            )
         scheme = "https" if self._trust else "http"
         endpoints = settings.etcd or (f"{scheme}://127.0.0.1:{ports.etcd[0]}",)
         if settings.etcd:

@@ -139,6 +139,11 @@ class Trust:
             return False
 
 
+def known_users(directory: Path) -> bool:
+    """Whether the embedded etcd whose data lie in `directory` has ever had its users made."""
+    return (directory / "etcd").exists() and (directory / FOLDER / "etcd-root.pem").exists()
+
+
 def _user() -> str:
     """Whoever runs this, as an operator's name."""
     try:

@@ -186,3 +186,13 @@ def test_a_part_that_refuses_to_start_says_one_sentence_too(port: int) -> None:
     )
     assert done.returncode == 2
     assert "wants mutual TLS: give --ca, --cert and --key" in one_sentence(done.stderr)
+
+
+def test_an_etcd_that_has_users_is_not_started_in_the_clear(ports: Ports, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "etcd").mkdir(parents=True)
+    (data / "tls").mkdir()
+    (data / "tls" / "etcd-root.pem").write_text("")
+    status, err = up(ports, data, "--insecure")
+    assert status == 2
+    assert one_sentence(err).startswith(f"the etcd in {data} has users")

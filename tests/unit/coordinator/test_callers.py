@@ -378,3 +378,27 @@ def test_a_file_of_tokens_that_is_none_is_refused_with_its_line(
     assert why in str(error.value)
     with pytest.raises(StartError, match="cannot read the tokens"):
         Tokens(str(tmp_path / "missing")).load()
+
+
+def test_a_certificate_that_ends_soon_is_an_alarm_until_it_is_renewed() -> None:
+    from coordinator.engine import Engine
+    from coordinator.events import ClearAlarm, Configured, Now, RaiseAlarm, Restored, Tick
+    from coordinator.expiry import Certificate
+    from gtm.model import Resources
+
+    engine = Engine()
+    engine.handle(Configured(resources=Resources(), generation=1), Now(0, 1000.0))
+    engine.handle(Restored(), Now(0, 1000.0))
+    engine.certificates = (
+        Certificate(group="agents", whose="agent eu/a1", begins=0.0, ends=1200.0),
+    )
+    [raised] = engine.handle(Tick(), Now(1000, 1001.0))
+    assert isinstance(raised, RaiseAlarm)
+    assert raised.id == "certificates-end/agents"
+    assert "agent eu/a1 on 1970-01-01 00:20 UTC" in raised.text
+    assert engine.handle(Tick(), Now(2000, 1002.0)) == []
+    engine.certificates = (
+        Certificate(group="agents", whose="agent eu/a1", begins=1000.0, ends=2200.0),
+    )
+    [cleared] = engine.handle(Tick(), Now(3000, 1003.0))
+    assert isinstance(cleared, ClearAlarm)
