@@ -387,8 +387,8 @@ def test_a_certificate_that_ends_soon_is_an_alarm_until_it_is_renewed() -> None:
     from gtm.model import Resources
 
     engine = Engine()
-    engine.handle(Configured(resources=Resources(), generation=1), Now(0, 1000.0))
-    engine.handle(Restored(), Now(0, 1000.0))
+    engine.handle(Configured(resources=Resources(), generation=1, head_revision=1), Now(0, 1000.0))
+    engine.handle(Restored(verdicts={}, pools={}, routes={}), Now(0, 1000.0))
     engine.certificates = (
         Certificate(group="agents", whose="agent eu/a1", begins=0.0, ends=1200.0),
     )
