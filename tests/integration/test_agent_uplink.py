@@ -394,7 +394,7 @@ async def test_deltas_add_remove_and_retime_targets() -> None:
         frame = coordinator.now.results[-1]
         assert frame.assignment_revision == 2
         assert 2 not in frame.target
-        standing = agent.runner.standing(("web", "192.0.2.1", 80, "tcp", "{}", 0))
+        standing = agent.runner.standing(("web", "192.0.2.1", 80, "tcp", "{}", 0, False))
         assert standing is not None
         assert standing.target.interval_ms == 5000
         assert len(coordinator.streams) == 1

@@ -15,7 +15,7 @@ INTERVAL = 15_000
 
 
 def target(number: int) -> tuple[str, str, int, str, str, int]:
-    return ("web", f"192.0.2.{number}", 80, "http", "{}", 0)
+    return ("web", f"192.0.2.{number}", 80, "http", "{}", 0, False)
 
 
 def drive(schedule: Schedule, until: int, *, start: int = 0, takes: int = 5, opinion: bool = True):
