@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gtm import document, model, unsupported
+from gtm import document, model
 from gtm.config import SUFFIXES, Variants
 from gtm.lines import CONTINENTS, ISPS, RANK
 from gtm.variants import variants as modules
@@ -85,7 +85,6 @@ def page(variants: Variants) -> str:
     lines += _struct(model.Rule, 3, "rules")
     lines += _struct(model.Tier, 3, "tiers")
     lines.append(docs_prose.WORDS.replace("{full_example}", docs_prose.FULL_EXAMPLE))
-    lines += _later()
     lines.append(
         docs_prose.REFUSED.format(
             line_depth=MAX_LINE_DEPTH, line_parts=MAX_LINE_PARTS, addresses=MAX_ADDRESSES,
@@ -202,20 +201,3 @@ def _steering(variants: Variants) -> Iterator[str]:
         fields = list(described.fields(struct))
         if fields:
             yield from _table(fields)
-
-
-def _later() -> Iterator[str]:
-    yield "\n## Not in this version\n\nRefused by name:\n"
-    if unsupported.KINDS:
-        yield f"- kinds: {_ticked(unsupported.KINDS)}"
-    for type_, names in unsupported.KEYS.items():
-        yield f"- {described.spaced(type_)}: {_ticked(names)}"
-    for (type_, key), names in unsupported.WORDS.items():
-        yield f"- {described.spaced(type_)} `{key}`: {_ticked(names)}"
-    for (type_, key), names in unsupported.FORMS.items():
-        forms = _ticked(f"{{{name}: ...}}" for name in sorted(names))
-        yield f"- {described.spaced(type_)} `{key}`: {forms}"
-
-
-def _ticked(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))

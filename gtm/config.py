@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from gtm import forms, quick_set, unsupported
+from gtm import forms, quick_set
 from gtm.decode import read
 from gtm.document import MAX_DOCUMENT_BYTES, Node, Unreadable, from_bytes, from_plain
 from gtm.expect import MAX_EXPECTATIONS, Expectation
@@ -239,8 +239,6 @@ class _Collected:
                     self._kind(entry.key, entry.node, place)
                 elif not entry.node.is_null:
                     place.wrong("a mapping from name to resource", entry.node)
-            elif entry.key in unsupported.KINDS:
-                place.error(unsupported.sentence(entry.key))
             else:
                 place.error(f"unknown key {entry.key!r}{nearest(entry.key, (*TYPES, EXPECT))}")
 

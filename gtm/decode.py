@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, Union
 import msgspec
 from msgspec import Meta, Struct, UnsetType
 
-from gtm import unsupported
 from gtm.document import Entry, Node
 from gtm.forms import FORMS
 from gtm.places import BAD, At, Context, Read, shown, unknown_key
@@ -58,7 +57,7 @@ def read_struct(struct: type[Struct], node: Node, at: At) -> Any:
         if entry.key in known:
             found[entry.key] = (entry, place)
         else:
-            unknown_key(place, entry.key, known, unsupported.KEYS.get(struct, ()))
+            unknown_key(place, entry.key, known)
             bad = True
     values = read_fields(struct, found, at)
     return BAD if bad or values is None else build(struct, values, at)
@@ -107,7 +106,7 @@ def _reader(type_: Any, place: tuple[type, str], metas: tuple[Meta, ...] = ()) -
     if origin in (Union, types.UnionType):
         return _union(args, place, metas)
     if origin is Literal:
-        return _words(args, place)
+        return _words(args)
     if origin is tuple:
         return _list(args, place, metas)
     if origin is dict:
@@ -123,19 +122,6 @@ def _reader(type_: Any, place: tuple[type, str], metas: tuple[Meta, ...] = ()) -
     if hasattr(type_, "parse"):
         return _parsed(type_)
     raise TypeError(f"{place[0].__name__}.{place[1]}: no reader for {type_!r}")
-
-
-def _later(node: Node, at: At, place: tuple[type, str]) -> bool:
-    """Whether the node is a word or a form of a later version; notes it."""
-    if isinstance(node.value, str) and node.value in unsupported.WORDS.get(place, ()):
-        at.error(unsupported.sentence(node.value))
-        return True
-    forms = unsupported.FORMS.get(place, frozenset())
-    for entry in node.entries or ():
-        if entry.key in forms:
-            at.error(unsupported.sentence(f"{{{entry.key}: ...}}"))
-            return True
-    return False
 
 
 def _text(metas: tuple[Meta, ...]) -> Read:
@@ -210,15 +196,13 @@ def _parsed(type_: Any) -> Read:
     return read_parsed
 
 
-def _words(words: tuple[Any, ...], place: tuple[type, str]) -> Read:
+def _words(words: tuple[Any, ...]) -> Read:
     texts = [word for word in words if isinstance(word, str) and word]
 
     def read_word(node: Node, at: At) -> Any:
         for word in words:
             if node.value == word and type(node.value) is type(word):
                 return word
-        if _later(node, at, place):
-            return BAD
         if len(texts) == 1:
             return at.wrong(repr(texts[0]), node)
         hint = ""
@@ -256,8 +240,7 @@ def _list(args: tuple[Any, ...], place: tuple[type, str], metas: tuple[Meta, ...
         values = []
         for index, item in enumerate(items):
             where = at.item(index, item)
-            later = item.is_map and _later(item, where, place)
-            values.append(BAD if later else reads[0 if endless else index](item, where))
+            values.append(reads[0 if endless else index](item, where))
         return BAD if BAD in values else tuple(values)
 
     return read_list

@@ -12,7 +12,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from gtm import unsupported
 from gtm.document import Entry, Node
 from gtm.ports import Problem
 
@@ -129,9 +128,6 @@ def nearest(word: str, known: Iterable[str], *, most: int = 40) -> str:
     return f"; known are {', '.join(words)}" if 0 < len(words) <= most else ""
 
 
-def unknown_key(at: At, key: str, known: Iterable[str], later: Iterable[str] = ()) -> None:
-    """Note that `key` is refused: by name if the design knows it, else with the nearest key."""
-    if key in later:
-        at.error(unsupported.sentence(key))
-    else:
-        at.error(f"unknown key {key!r}{nearest(key, known)}")
+def unknown_key(at: At, key: str, known: Iterable[str]) -> None:
+    """Note that `key` is refused, with the nearest key."""
+    at.error(f"unknown key {key!r}{nearest(key, known)}")

@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gtm import unsupported
 from gtm.decode import build, read_fields, readers
 from gtm.document import Entry, Node
-from gtm.model import Check, Failover, Pool, Steering
+from gtm.model import Check, Failover, Steering
 from gtm.options import options
 from gtm.places import BAD, At, Read, nearest, unknown_key
 
@@ -23,9 +22,7 @@ _APART = frozenset({"port", "options"})
 _COMMON = frozenset(field.encode_name for field in msgspec.structs.fields(Check)) - _APART
 
 
-def _variant(
-    node: Node | None, at: At, known: Mapping[str, type[Struct]], place: tuple[type, str]
-) -> str | None:
+def _variant(node: Node | None, at: At, known: Mapping[str, type[Struct]]) -> str | None:
     """The name of a variant under a `type` key or as a bare word; None with a problem noted."""
     if node is None:
         at.error("the key 'type' is missing")
@@ -33,8 +30,6 @@ def _variant(
         at.wrong(f"one of {', '.join(sorted(known))}", node)
     elif node.value in known:
         return node.value
-    elif node.value in unsupported.WORDS.get(place, ()):
-        at.error(unsupported.sentence(node.value))
     else:
         at.error(f"unknown type {node.value!r}{nearest(node.value, known)}")
     return None
@@ -52,7 +47,7 @@ def read_check(node: Node, at: At) -> Any:
     found = {entry.key: (entry, place) for entry, place in at.entries(node)}
     probes = at.context.probes
     type_entry, type_at = found.pop("type", (None, at))
-    name = _variant(type_entry.node if type_entry else None, type_at, probes, (Check, "type"))
+    name = _variant(type_entry.node if type_entry else None, type_at, probes)
     bad = name is None or len(found) + 1 != len(node.entries or ())
     common = _common(found, at)
     bad = bad or common is None
@@ -61,7 +56,7 @@ def read_check(node: Node, at: At) -> Any:
         anywhere = {key for struct in probes.values() for key in readers(struct)}
         for key, (_, place) in rest.items():
             if key not in anywhere:
-                unknown_key(place, key, _COMMON | anywhere, unsupported.KEYS.get(Check, ()))
+                unknown_key(place, key, _COMMON | anywhere)
         return BAD
     own = readers(probes[name])
     for key, (_, place) in rest.items():
@@ -72,7 +67,7 @@ def read_check(node: Node, at: At) -> Any:
         if others:
             place.error(f"{key!r} is no setting of type {name}, only of {', '.join(others)}")
         else:
-            unknown_key(place, key, _COMMON | set(own), unsupported.KEYS.get(Check, ()))
+            unknown_key(place, key, _COMMON | set(own))
     settings = _settings(probes[name], rest, at)
     if bad or settings is BAD:
         return BAD
@@ -110,14 +105,14 @@ def _regions(reader: Read, node: Node, at: At) -> Any:
 
 def read_steering(node: Node, at: At) -> Any:
     """A steering policy: the bare word, or `{type: WORD, ...settings}`."""
-    known, place = at.context.steering, (Pool, "steering")
+    known = at.context.steering
     found = {entry.key: (entry, spot) for entry, spot in at.entries(node)}
     bad = len(found) != len(node.entries or ())
     if node.is_map:
         type_entry, type_at = found.pop("type", (None, at))
-        name = _variant(type_entry.node if type_entry else None, type_at, known, place)
+        name = _variant(type_entry.node if type_entry else None, type_at, known)
     else:
-        name = _variant(node, at, known, place)
+        name = _variant(node, at, known)
     if name is None:
         return BAD
     own = readers(known[name])
