@@ -37,6 +37,13 @@ ELSEWHERE = {
         "its agents are root's, as namespaces are, and may open every socket"
     ),
     "no DNS server answers an agent": "all of its members are addresses",
+    "none of an agent's canaries answers": "its regions have no canaries",
+    "a coordinator wants probed what nobody should probe, or asks what makes no sense": (
+        "it takes a coordinator that lies: no link or program that fails"
+    ),
+    "an agent sends what makes no sense, or a hundred of them come and go": (
+        "it takes an agent that lies: no link or program that fails"
+    ),
     "no DNS server answers the coordinator": "none of its pools is flattened",
     "one region's agents lie: all up, all down, anything": "its agents tell no lies",
     "more than 30 % of all addresses, and at least 10, would leave service within a minute": (

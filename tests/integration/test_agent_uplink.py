@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -729,3 +731,27 @@ async def test_a_stopping_agent_says_goodbye_after_its_last_results() -> None:
         assert stream.rows()[-1] == probes
         assert len(agent.log) == 0
         assert coordinator.now is stream  # it does not come back
+
+
+async def test_an_agent_that_is_told_to_stop_ends_with_status_0_after_its_goodbye() -> None:
+    coordinator = Coordinator("c1", snapshot(target(1, address="127.0.0.1")))
+    await coordinator.start()
+    arguments = ("--region=r1", f"--coordinators={coordinator.address}", "--http=127.0.0.1:0")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ctl", "agent", *arguments, "--insecure"
+    )
+    try:
+        await until(lambda: coordinator.streams and coordinator.now.rows(), 30)
+        stream = coordinator.now
+        process.send_signal(signal.SIGTERM)
+        await until(lambda: "goodbye" in stream.kinds(), 10)
+        stream.out.put_nowait(None)
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+        kinds = [kind for kind in stream.kinds() if kind != "heartbeat"]
+        assert kinds[-1] == "goodbye"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await coordinator.stop()
