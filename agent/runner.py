@@ -29,6 +29,8 @@ LATE_MS = 100
 PATIENCE_MS = 2000
 """A result that says what the ones before it said waits so long, at most a quarter of an interval,
 so that several travel together: a message costs both ends far more than a row in it."""
+CONFIRM_SHARE = 4
+"""A target is confirmed once in the n-th part of its interval, however many coordinators ask."""
 CONFIRM_GAP_MS = 100
 """From the end of a failure to the probe that confirms it: what lasts less is no outage, and the
 result is on its way meanwhile."""
@@ -52,6 +54,7 @@ class Standing:
     """Where the agent stands with one target; the runner alone changes it."""
 
     __slots__ = (
+        "asked_ms",
         "before",
         "confirming",
         "due_ms",
@@ -78,6 +81,8 @@ class Standing:
         self.due_ms = 0
         self.confirming = 0
         """Probes that may still be added to confirm a failure."""
+        self.asked_ms = -(1 << 62)
+        """When it was last to be confirmed."""
         self.before = False
         """Whether a probe that began before it was asked for is still under way."""
 
@@ -191,6 +196,9 @@ class Runner:
             standing = self._standings.get(identity)
             if standing is None or standing.opinion is Opinion.DOWN or standing.confirming:
                 continue
+            if now - standing.asked_ms < standing.target.interval_ms // CONFIRM_SHARE:
+                continue
+            standing.asked_ms = now
             standing.confirming = standing.target.fall
             if self._schedule.hasten(identity, now):
                 standing.confirming += 1  # the probe under way may have begun before the failure

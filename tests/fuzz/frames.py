@@ -269,8 +269,12 @@ def message(dice: random.Random, call: Call | None) -> bytes:
     if kind < 0.03:
         return dice.randbytes(int(300 ** dice.random()))
     if kind < 0.05:
-        given = dice.choice((pb.FromAgent(), pb.FromAgent(heartbeat=pb.Heartbeat(count=1))))
+        blind = pb.Heartbeat(count=1, without_opinion=dice.choice(TEXTS))
+        beats = (pb.FromAgent(heartbeat=one) for one in (pb.Heartbeat(count=1), blind))
+        given = dice.choice((pb.FromAgent(), *beats))
         return given.SerializeToString() + dice.choice((b"", b"\xfa\x01\x02ab"))
+    if kind < 0.055:
+        return pb.FromAgent(goodbye=pb.Goodbye()).SerializeToString()
     if kind < 0.06:
         return _hello(dice)
     rows = _rows(dice)

@@ -55,6 +55,7 @@ async def probe(
     timeout: int = 2000,
     ip_version: int = 0,
     all_addresses: bool = False,
+    deny: tuple[str, ...] = (),
     **options: object,
 ) -> Outcome:
     """One round on a target as an agent with --resolver does it."""
@@ -64,7 +65,7 @@ async def probe(
         "c", name, port, type_, text, 15_000, timeout,
         settings=settings, ip_version=ip_version, all_addresses=all_addresses,
     )  # fmt: skip
-    made = by_name(Names(server.address), Guard())(target)
+    made = by_name(Names(server.address), Guard(deny))(target)
     assert made is not None
     return await made(target)
 
@@ -88,6 +89,27 @@ async def test_a_name_is_down_when_none_of_its_addresses_answers() -> None:
         outcome = await probe(server, "app.test", port)
     assert (outcome.kind, outcome.reason) == (Kind.FAILURE, Reason.REFUSED)
     assert outcome.text == "refused: 127.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "text"),
+    [
+        # denied alone, beside one that answers, beside one that does not
+        (["A 127.0.0.3"], Kind.NO_OPINION, "agent denies the address: 127.0.0.3"),
+        (["A 127.0.0.3", "A 127.0.0.4"], Kind.SUCCESS, ""),
+        (["A 127.0.0.2", "A 127.0.0.3"], Kind.NO_OPINION, "agent denies the address: 127.0.0.3"),
+        (["A 169.254.169.254"], Kind.NO_OPINION, "agent denies the address: 169.254.169.254"),
+        (["AAAA fe80::1"], Kind.NO_OPINION, "agent denies the address: fe80::1: link-local"),
+    ],
+)
+async def test_an_address_that_the_agent_denies_is_not_probed_whatever_name_leads_to_it(
+    rows: list[str], kind: Kind, text: str
+) -> None:
+    async with name_server() as server, origin("127.0.0.3", "127.0.0.4") as port:
+        server.rows["app.test"] = rows
+        outcome = await probe(server, "app.test", port, deny=("127.0.0.3/32",))
+    assert outcome.kind is kind
+    assert outcome.text.startswith(text)
 
 
 @pytest.mark.parametrize(
