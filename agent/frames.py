@@ -14,8 +14,8 @@ from .targets import Assigned
 
 FRAME_ROWS = 4096
 """Rows of one frame of results."""
-DIGEST_ROWS = 8192
-"""Rows of one digest; a longer one goes as several."""
+DIGEST_ROWS = 2048
+"""Rows of one digest; a longer one goes as several, between which a coordinator does all else."""
 
 _NO_PHASES = Phases()
 _UINT32 = 0xFFFFFFFF

@@ -121,7 +121,7 @@ class Link:
         self.lost_ms = 0
         """When that ended."""
         self.members: tuple[str, ...] = ()
-        """The coordinators that the last welcome named."""
+        """The coordinators that this one named last."""
         self.acked = results.end
         """Position up to which results need no sending."""
         self.met = False
@@ -301,6 +301,9 @@ class Link:
                         self._take_assignment(message.assignment)
                     case "ack":
                         self._take_ack(message.ack.sequence)
+                    case "coordinators":
+                        self.members = tuple(message.coordinators.addresses)
+                        self._on_change()
                     case "confirm":
                         self._take_confirm(message.confirm.target)
                     case "place":
@@ -396,8 +399,9 @@ class Link:
         elif self._fresh:
             fresh, self._fresh = self._fresh, []
             known = [one for one in fresh if (at := self._runner.standing(one)) and at.outcome]
-            if known:  # by another coordinator's stream, or from before
-                await self._digest(call, known)
+            # By another coordinator's stream, or from before. Without any it is empty: the
+            # coordinator waits for a word about all that it assigned.
+            await self._digest(call, known)
         if now >= self._due_ms or self._results.end - self._sent >= FRAME_ROWS:
             self._flush_at_ms = now + FLUSH_MS
             self._due_ms = NEVER_MS  # results that come while these are written set it again
@@ -432,6 +436,7 @@ class Link:
         for start in range(0, max(1, len(rows)), DIGEST_ROWS):
             part = rows[start : start + DIGEST_ROWS]
             frame = digest_frame(part, self.assigned.revision, self._runner.now_ms())
+            frame.partial = start + DIGEST_ROWS < len(rows)
             self._sequence += 1
             frame.sequence = self._sequence
             self._time()

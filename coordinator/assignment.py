@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.int64]
 
-MAX_PER_MESSAGE = 20_000
-"""Targets set or removed by one message, some megabytes."""
+MAX_PER_MESSAGE = 4_000
+"""Targets set or removed by one message: made in some 40 ms, between which all else goes on."""
 MAX_INDEXES = 4_000_000
 """Indexes of one stream; when they are used up it ends, and the agent opens another one."""
 

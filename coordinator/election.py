@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from gtm import codec, keys
 from gtm.errors import StoreError
@@ -131,12 +131,30 @@ class Membership:
             pause.reset()
 
 
-class Election:
-    """Campaigns for a shard for as long as it runs."""
+async def _at_once() -> None:
+    return
 
-    def __init__(self, store: Store, id_: str, leadership: Leadership, membership: Membership):
-        self._store, self._id = store, id_
+
+class Election:
+    """Campaigns for a shard for as long as it runs.
+
+    `caught_up()` is awaited under each new lease before the campaign: who does not know yet what
+    agents see leaves the leadership to those who do.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        id_: str,
+        leadership: Leadership,
+        membership: Membership,
+        *,
+        ttl_s: float = LEASE_TTL_S,
+        caught_up: Callable[[], Awaitable[None]] = _at_once,
+    ) -> None:
+        self._store, self._id, self._ttl_s = store, id_, ttl_s
         self._leadership, self._membership = leadership, membership
+        self._caught_up = caught_up
         self._key = keys.leader()
         self.session = asyncio.Event()
         """Set while we hold a lease."""
@@ -150,7 +168,7 @@ class Election:
         while True:
             try:
                 await self._clear_own()
-                lease = await self._store.lease(LEASE_TTL_S)
+                lease = await self._store.lease(self._ttl_s)
             except StoreError as error:
                 if pause.first:
                     transition(log, "no lease", logging.WARNING, cause=str(error))
@@ -189,6 +207,7 @@ class Election:
             await self._store.txn([mine], [Delete(self._key)])
 
     async def _campaign(self, lease: Lease) -> None:
+        await self._caught_up()
         async with contextlib.aclosing(followed(self._store, self._key)) as watch:
             async for news in watch:
                 # (create revision, revision of the change); a create revision of 0: not there

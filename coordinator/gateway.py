@@ -55,6 +55,8 @@ class Gateway(AgentsServicer):
         self._id, self._judge, self._membership = id_, judge, membership
         self._coordinators, self._met = coordinators, met
         self._streams: dict[tuple[str, str], Stream] = {}
+        self._behind: dict[Stream, None] = {}  # streams whose assignment is not of now
+        self._assigning: asyncio.Task[None] | None = None
         judge.assigned = self._assign
         judge.configured = self._place
         judge.confirm = self._confirm
@@ -66,12 +68,33 @@ class Gateway(AgentsServicer):
 
     def close(self) -> None:
         """End every stream: the coordinator stops."""
+        if self._assigning is not None:
+            self._assigning.cancel()
         for stream in self._streams.values():
             stream.end(Ended(grpc.StatusCode.UNAVAILABLE, "this coordinator stops", "stopping"))
 
-    def _assign(self) -> None:
+    def announce(self) -> None:
+        """Tell every stream which coordinators there are, where that has changed."""
+        addresses = tuple(sorted(self._coordinators()))
         for stream in self._streams.values():
-            stream.assign(self._judge.engine.assigned(stream.region))
+            stream.tell(addresses)
+
+    def _assign(self) -> None:
+        self._behind.update(dict.fromkeys(self._streams.values()))
+        if self._behind and (self._assigning is None or self._assigning.done()):
+            self._assigning = asyncio.get_running_loop().create_task(self._one_by_one())
+
+    async def _one_by_one(self) -> None:
+        """One stream after the other: each takes half a second where there are 100,000 targets.
+
+        Rows that come meanwhile speak of numbers that went out of use, which the engine leaves out.
+        """
+        while self._behind:
+            stream = next(iter(self._behind))
+            del self._behind[stream]
+            if self._streams.get(stream.name) is stream:
+                stream.assign(self._judge.engine.assigned(stream.region))
+            await asyncio.sleep(0)
 
     def _place(self) -> None:
         """Tell each agent where it stands in its region: by id, so that all coordinators agree."""
@@ -98,11 +121,11 @@ class Gateway(AgentsServicer):
         except Ended as ended:
             await self._refuse(context, ended)
             return
+        stream.tell(tuple(sorted(self._coordinators())))
         welcome = pb.Welcome(
             coordinator_id=self._id,
             heartbeat_ms=int(HEARTBEAT_S * 1000),
             digest_ms=int(DIGEST_S * 1000),
-            coordinators=sorted(self._coordinators()),
         )
         why = Ended(grpc.StatusCode.OK, "the agent ended it", "left")
         tasks = {

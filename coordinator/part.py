@@ -35,6 +35,7 @@ from gtm.view import Changes, View
 
 from .apply import Applier
 from .callers import Callers, Refusals
+from .catch_up import CatchUp
 from .chronicle import Chronicle
 from .election import Election, Leadership, Membership
 from .engine import Engine
@@ -58,6 +59,8 @@ from .trail import Notes, Trail, refused
 
 START_PATIENCE_S = 5.0
 """How long a coordinator waits for etcd before it gives up its start."""
+MIN_LEASE_MS = 2_000
+"""Of etcd, with its usual time for an election."""
 GRACE_S = 0.5
 """For calls under way when the coordinator stops."""
 
@@ -135,7 +138,7 @@ class Coordinator:
         self._regions = Table(store, keys.REGIONS, self._met)
         self._forces = Table(store, keys.FORCES, self._forced)
         self._membership = Membership(store, lambda key: key.startswith(keys.agent(self.id, "")))
-        self._members = Members(store, self._membership.seen)
+        self._members = Members(store, self._member_news)
         self._tokens = Tokens(settings.tokens)
         self.refusals = Refusals()
         """Calls refused for who made them."""
@@ -172,6 +175,8 @@ class Coordinator:
         settings = self._settings
         if settings.resolver and not is_server(settings.resolver):
             raise StartError(f"--resolver {settings.resolver!r} is not ADDRESS:PORT", 2)
+        if settings.lease.ms < MIN_LEASE_MS or settings.lease.ms % 1000:
+            raise StartError("--lease: etcd counts whole seconds, of which it wants 2 at least", 2)
         self._listen()
         if settings.http:
             host, _, port = settings.http.rpartition(":")
@@ -266,7 +271,18 @@ class Coordinator:
             id=self.id, address=address, version=gtm.__version__, since=time.time()
         )
         self._membership.put(keys.coordinator(self.id), codec.encode(member))
-        self.election = Election(self._store, self.id, self.leadership, self._membership)
+        self.election = Election(
+            self._store,
+            self.id,
+            self.leadership,
+            self._membership,
+            ttl_s=self._settings.lease.s,
+            caught_up=CatchUp(
+                lambda: ((one.region, one.id) for one in self._members.agents()),
+                lambda: (one.name for one in self.gateway.streams if one.digested),
+                self._settings.catch_up.s,
+            ).wait,
+        )
 
         def coordinators() -> set[str]:
             return {address, *(one.address for one in self._members.coordinators())}
@@ -429,6 +445,11 @@ class Coordinator:
             self.judge.changed(view, changes, events)
         else:
             self.publisher.seen(events)
+
+    def _member_news(self, events: tuple[Event, ...]) -> None:
+        self._membership.seen(events)
+        if self._restored:
+            self.gateway.announce()
 
     def _met(self, events: tuple[Event, ...]) -> None:
         if self._restored:

@@ -52,6 +52,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     guard_hold: Annotated[Duration, _doc("how long a verdict must persist to end a hold")] = (
         Duration(Brake().hold_ms)
     )
+    lease: Annotated[
+        Duration,
+        _doc("after so long without a word a coordinator is gone; whole seconds from 2 on"),
+    ] = Duration(5_000)
+    catch_up: Annotated[
+        Duration,
+        _doc("before it may lead, it waits at most so long for a first digest of every agent"),
+    ] = Duration(5_000)
     insecure: Annotated[bool, _doc("gRPC in the clear; everybody may do everything")] = False
     operators: Annotated[
         str,

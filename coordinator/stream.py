@@ -75,6 +75,12 @@ class Stream:
         self._sequence = 0
         self._acked = 0
         self._dirty = True
+        self._snapshot = 0
+        """The revision that completed the first assignment; 0 before that was sent."""
+        self._digest = 0
+        """The newest revision that a whole digest spoke of."""
+        self._coordinators: tuple[str, ...] = ()
+        self._told: tuple[str, ...] = ()
         self._place: tuple[int, int, tuple[str, ...]] = (0, 1, ())
         self._placed: tuple[int, int, tuple[str, ...]] | None = None
         self.without_opinion = ""
@@ -90,6 +96,17 @@ class Stream:
     def heard_s(self) -> float:
         """Seconds since the last message."""
         return time.monotonic() - self._heard
+
+    @property
+    def digested(self) -> bool:
+        """Whether the agent has said where it stands with all that it was first assigned."""
+        return 0 < self._snapshot <= self._digest
+
+    def tell(self, coordinators: tuple[str, ...]) -> None:
+        """These are the addresses of all coordinators from now on."""
+        self._coordinators = coordinators
+        if coordinators != self._told:
+            self._wake.set()
 
     def assign(self, targets: Iterable[Assigned]) -> None:
         """The agent should probe these from now on."""
@@ -163,6 +180,8 @@ class Stream:
                     )
             case "digest":
                 self._numbered(message.digest.sequence)
+                if not message.digest.partial:
+                    self._digest = max(self._digest, message.digest.assignment_revision)
                 frame = self._known(message.digest, columns.DIGEST, late_ms)
                 if frame is not None:
                     self._handle(
@@ -209,10 +228,16 @@ class Stream:
 
     async def write(self, context: Any, welcome: pb.Welcome) -> None:
         """Send what there is to send until cancelled. Raises Ended."""
+        self._told = self._coordinators
+        welcome.coordinators.extend(self._told)
         await self._send(context, pb.ToAgent(welcome=welcome))
         beats = 0
         while True:
             self._wake.clear()
+            if self._told != self._coordinators:
+                self._told = self._coordinators
+                named = pb.Coordinators(addresses=self._told)
+                await self._send(context, pb.ToAgent(coordinators=named))
             if self._placed != self._place:
                 self._placed = self._place
                 rank, agents, canaries = self._place
@@ -223,6 +248,7 @@ class Stream:
                 try:
                     for assignment in self.assignment.messages():
                         await self._send(context, pb.ToAgent(assignment=assignment))
+                    self._snapshot = self._snapshot or self.assignment.revision
                 except UsedUp:
                     raise Ended(
                         grpc.StatusCode.UNAVAILABLE,

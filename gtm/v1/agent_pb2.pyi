@@ -35,13 +35,14 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., results: _Optional[_Union[Results, _Mapping]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., sent_ms: _Optional[int] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("welcome", "assignment", "ack", "heartbeat", "confirm", "place", "sent_ms")
+    __slots__ = ("welcome", "assignment", "ack", "heartbeat", "confirm", "place", "coordinators", "sent_ms")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     CONFIRM_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    COORDINATORS_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     assignment: Assignment
@@ -49,8 +50,9 @@ class ToAgent(_message.Message):
     heartbeat: Heartbeat
     confirm: Confirm
     place: Place
+    coordinators: Coordinators
     sent_ms: int
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., confirm: _Optional[_Union[Confirm, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., sent_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., confirm: _Optional[_Union[Confirm, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., coordinators: _Optional[_Union[Coordinators, _Mapping]] = ..., sent_ms: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("region", "agent_id", "version", "capabilities", "incarnation")
@@ -77,6 +79,12 @@ class Welcome(_message.Message):
     digest_ms: int
     coordinators: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, coordinator_id: _Optional[str] = ..., heartbeat_ms: _Optional[int] = ..., digest_ms: _Optional[int] = ..., coordinators: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Coordinators(_message.Message):
+    __slots__ = ("addresses",)
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Results(_message.Message):
     __slots__ = ("sequence", "assignment_revision", "target", "outcome", "age_ms", "rtt_us", "reason", "reasons", "dns_us", "connect_us", "tls_us", "first_byte_us", "body_us")
@@ -109,7 +117,7 @@ class Results(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., assignment_revision: _Optional[int] = ..., target: _Optional[_Iterable[int]] = ..., outcome: _Optional[_Iterable[int]] = ..., age_ms: _Optional[_Iterable[int]] = ..., rtt_us: _Optional[_Iterable[int]] = ..., reason: _Optional[_Iterable[int]] = ..., reasons: _Optional[_Iterable[str]] = ..., dns_us: _Optional[_Iterable[int]] = ..., connect_us: _Optional[_Iterable[int]] = ..., tls_us: _Optional[_Iterable[int]] = ..., first_byte_us: _Optional[_Iterable[int]] = ..., body_us: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Digest(_message.Message):
-    __slots__ = ("sequence", "assignment_revision", "target", "outcome", "streak", "age_ms", "rtt_us", "reason", "reasons")
+    __slots__ = ("sequence", "assignment_revision", "target", "outcome", "streak", "age_ms", "rtt_us", "reason", "reasons", "partial")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_REVISION_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +127,7 @@ class Digest(_message.Message):
     RTT_US_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     assignment_revision: int
     target: _containers.RepeatedScalarFieldContainer[int]
@@ -128,7 +137,8 @@ class Digest(_message.Message):
     rtt_us: _containers.RepeatedScalarFieldContainer[int]
     reason: _containers.RepeatedScalarFieldContainer[int]
     reasons: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, sequence: _Optional[int] = ..., assignment_revision: _Optional[int] = ..., target: _Optional[_Iterable[int]] = ..., outcome: _Optional[_Iterable[int]] = ..., streak: _Optional[_Iterable[int]] = ..., age_ms: _Optional[_Iterable[int]] = ..., rtt_us: _Optional[_Iterable[int]] = ..., reason: _Optional[_Iterable[int]] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
+    partial: bool
+    def __init__(self, sequence: _Optional[int] = ..., assignment_revision: _Optional[int] = ..., target: _Optional[_Iterable[int]] = ..., outcome: _Optional[_Iterable[int]] = ..., streak: _Optional[_Iterable[int]] = ..., age_ms: _Optional[_Iterable[int]] = ..., rtt_us: _Optional[_Iterable[int]] = ..., reason: _Optional[_Iterable[int]] = ..., reasons: _Optional[_Iterable[str]] = ..., partial: bool = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("count", "without_opinion")
