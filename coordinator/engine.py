@@ -345,6 +345,15 @@ class Engine:
         """
         return self._picture(now).listing(filter)
 
+    def named(self, filter: str = "") -> list[TargetKey]:
+        """The targets that `verdicts` speaks of, in its order: quick, however many they are."""
+        return self._picture(None).named(filter)
+
+    def verdicts_over(self, keys: Iterable[TargetKey], now: Now | None = None) -> list[VerdictView]:
+        """The verdicts over these targets, without those that nobody names any more."""
+        picture = self._picture(now)
+        return [picture.verdict(key) for key in keys if self.number(key) is not None]
+
     def verdict(self, key: TargetKey, now: Now | None = None) -> VerdictView | None:
         """The verdict over one target; None where nobody names it."""
         return None if self.number(key) is None else self._picture(now).verdict(key)

@@ -215,7 +215,8 @@ class Judge:
             transition(
                 log, f"verdict {place} {target.check} {before} -> {record.verdict}: {record.rule}"
             )
-        self.watchers.changed(target, self.engine.verdict(target))
+        if len(self.watchers):  # a view costs more than the verdict did
+            self.watchers.changed(target, self.engine.verdict(target))
 
     # ---- asked ---------------------------------------------------------------------------------
 
@@ -236,9 +237,9 @@ class Judge:
         """The pools of each instance."""
         return {name: instance.pools() for name, instance in self.view.instances.items()}
 
-    def watch(self, filter_: str) -> tuple[list[VerdictView], Watcher]:
-        """The verdicts that `filter_` names now, and a watcher (not yet added) for what comes."""
-        views = self.engine.verdicts(filter_, self._clock())
+    def watch(self, filter_: str) -> tuple[list[TargetKey], Watcher]:
+        """The targets that `filter_` names now, and a watcher (not yet added) for what comes."""
+        keys = self.engine.named(filter_)
 
         def matches(view: VerdictView) -> bool:
             if not filter_ or filter_ in (view.target.address, view.target.check, *view.pools):
@@ -246,7 +247,7 @@ class Judge:
             instance = self.view.instances.get(filter_)
             return instance is not None and not set(instance.pools()).isdisjoint(view.pools)
 
-        return views, Watcher(matches, (view.target for view in views))
+        return keys, Watcher(matches, keys)
 
 
 def _said_aside(effect: PublishAside) -> None:

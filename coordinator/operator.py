@@ -10,7 +10,7 @@ import functools
 import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -26,7 +26,7 @@ from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorServicer
 from gtm.view import View
 
-from . import callers, plan, planner, wire
+from . import callers, listing, plan, planner, wire
 from .apply import Applier, Busy, Outcome
 from .behind import behind_at, with_records, with_votes
 from .chronicle import MAX_AGE_S
@@ -39,8 +39,6 @@ from .status import Status
 from .views import VerdictView
 from .watchers import MAX_WAITING, MAX_WATCHERS, Gone, TooSlow, Watcher
 
-MAX_LISTED = 20_000
-"""Verdicts in one answer; who wants more watches, or filters."""
 MAX_HISTORY_PARTS = 200
 """Parts of the history (`keys.history_part`) that one answer looks through."""
 MAX_PART_BYTES = 2 << 20
@@ -283,15 +281,17 @@ class Operator(OperatorServicer):
     async def ListVerdicts(
         self, request: pb.ListVerdictsRequest, context: Any
     ) -> pb.ListVerdictsResponse:
-        """Verdicts with every region's vote and evidence."""
-        views = self._judge.engine.verdicts(_filter(request.filter), self._judge.now)
-        if len(views) > MAX_LISTED:
-            raise Refused(
-                Code.RESOURCE_EXHAUSTED,
-                f"{len(views)} verdicts are more than one answer holds ({MAX_LISTED}): "
-                "give a pool, an instance, a check or an address, or use WatchVerdicts",
-            )
-        return pb.ListVerdictsResponse(verdicts=map(wire.verdict, views))
+        """Verdicts with every region's vote and evidence, a page of them."""
+        engine = self._judge.engine
+        try:
+            named = engine.named(_filter(request.filter))
+            keys, token = listing.page(named, request.page_token, request.page_size)
+        except ValueError as error:
+            raise Refused(Code.INVALID_ARGUMENT, str(error)) from None
+        answer = pb.ListVerdictsResponse(next_page_token=token)
+        async for one in listing.views(engine, keys, lambda: self._judge.now):
+            answer.verdicts.append(wire.verdict(one))
+        return answer
 
     @_call
     async def WatchVerdicts(self, request: pb.ListVerdictsRequest, context: Any) -> None:
@@ -299,8 +299,9 @@ class Operator(OperatorServicer):
         watchers = self._judge.watchers
         if watchers.full:
             raise Refused(Code.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} watchers are open already")
-        views, watcher = self._judge.watch(_filter(request.filter))
+        keys, watcher = self._judge.watch(_filter(request.filter))
         watchers.add(watcher)
+        views = listing.views(self._judge.engine, keys, lambda: self._judge.now)
         tasks = {
             asyncio.create_task(_tell(context, views, watcher)),
             asyncio.create_task(watcher.overrun()),  # also while a write waits for the reader
@@ -378,9 +379,9 @@ class Operator(OperatorServicer):
             ) from None
 
 
-async def _tell(context: Any, views: Iterable[VerdictView], watcher: Watcher) -> None:
+async def _tell(context: Any, views: AsyncIterator[VerdictView], watcher: Watcher) -> None:
     """Write the first listing, then what changes, until cancelled."""
-    for view_ in views:
+    async for view_ in views:
         await context.write(pb.WatchVerdictsResponse(verdict=wire.verdict(view_), initial=True))
     while True:
         news = await watcher.next()

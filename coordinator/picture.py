@@ -42,12 +42,16 @@ class Picture:
 
     def listing(self, filter: str) -> list[VerdictView]:
         """The verdicts over an address, a pool, an instance or a check; all of them for ""."""
+        return [self.verdict(key) for key in self.named(filter)]
+
+    def named(self, filter: str) -> list[TargetKey]:
+        """The targets of `listing`."""
         instance = self._resources.instances.get(filter)
         pools = {filter}
         if instance is not None:
             pools.update(instance.pools())
         return [
-            self.verdict(key)
+            key
             for key in sorted(self._targets.assigned())
             if not filter
             or filter in (key.check, key.address)

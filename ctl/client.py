@@ -171,8 +171,15 @@ class Client:
         return await self._call(self._stub.Status, pb.StatusRequest())
 
     async def verdicts(self, filter_: str = "") -> pb.ListVerdictsResponse:
-        """Every verdict that `filter_` names."""
-        return await self._call(self._stub.ListVerdicts, pb.ListVerdictsRequest(filter=filter_))
+        """Every verdict that `filter_` names, read page by page."""
+        whole = pb.ListVerdictsResponse()
+        token = ""
+        while True:
+            request = pb.ListVerdictsRequest(filter=filter_, page_token=token)
+            page = await self._call(self._stub.ListVerdicts, request)
+            whole.verdicts.extend(page.verdicts)
+            if not (token := page.next_page_token):
+                return whole
 
     async def watch(self, filter_: str = "") -> AsyncIterator[pb.WatchVerdictsResponse]:
         """Verdicts as they are, then as they change, until the link breaks."""

@@ -383,16 +383,22 @@ class Alarm(_message.Message):
     def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., since: _Optional[float] = ...) -> None: ...
 
 class ListVerdictsRequest(_message.Message):
-    __slots__ = ("filter",)
+    __slots__ = ("filter", "page_size", "page_token")
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     filter: str
-    def __init__(self, filter: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, filter: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListVerdictsResponse(_message.Message):
-    __slots__ = ("verdicts",)
+    __slots__ = ("verdicts", "next_page_token")
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     verdicts: _containers.RepeatedCompositeFieldContainer[Verdict]
-    def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WatchVerdictsResponse(_message.Message):
     __slots__ = ("verdict", "initial", "gone")

@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from coordinator import operator, replicas, watchers
+from coordinator import listing, replicas, watchers
 from coordinator.events import AgentFound, Digest
 from coordinator.replicas import Replicas
 from coordinator.watchers import TooSlow, Watcher
@@ -266,14 +266,44 @@ async def test_verdicts_carry_every_regions_vote(helpers: Any) -> None:
             assert len((await ask.ListVerdicts(request)).verdicts) == number, filter_
 
 
-async def test_more_verdicts_than_one_answer_holds_are_refused(
+async def test_more_verdicts_than_one_answer_holds_come_page_by_page(
     helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operator, "MAX_LISTED", 1)
+    monkeypatch.setattr(listing, "MAX_PAGE", 1)
     async with helpers.coordinator(MemoryStore()) as made, stub(made) as ask:
         await ask.Apply(apply_request(helpers.SMALL))
-        code, sentence = await refused(ask.ListVerdicts(pb.ListVerdictsRequest()))
-        assert (code, "WatchVerdicts" in sentence) == (Code.RESOURCE_EXHAUSTED, True)
+        first = await ask.ListVerdicts(pb.ListVerdictsRequest(page_size=9))
+        token = first.next_page_token
+        second = await ask.ListVerdicts(pb.ListVerdictsRequest(page_token=token))
+        pages = [[one.address for one in page.verdicts] for page in (first, second)]
+        assert pages == [["192.0.2.1"], ["192.0.2.2"]]
+        assert not second.next_page_token
+        for wrong in ("x", "a/b/c"):
+            request = pb.ListVerdictsRequest(page_token=wrong)
+            code, sentence = await refused(ask.ListVerdicts(request))
+            assert (code, "page token" in sentence) == (Code.INVALID_ARGUMENT, True)
+
+
+async def test_a_long_listing_lets_everything_else_run(
+    helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "HELPING", 1)
+    async with helpers.coordinator(MemoryStore()) as made:
+        async with stub(made) as ask:
+            await ask.Apply(apply_request(helpers.SMALL))
+        keys, turns = made.engine.named(), 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(others())
+        seen = [(one.target, turns) async for one in listing.views(made.engine, keys, lambda: None)]
+        other.cancel()
+        assert [target for target, _ in seen] == keys
+        assert [turn for _, turn in seen] == [0, 1]
 
 
 async def test_a_watcher_sees_the_first_listing_changes_and_ends(helpers: Any) -> None:
