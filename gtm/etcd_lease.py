@@ -20,6 +20,11 @@ from .etcd_link import CONNECT_MOST_S, GRANT, KEEPALIVE, REVOKE, Backoff, Link
 from .etcd_stream import Stream, StreamBroken
 from .v1 import etcd_pb2 as pb
 
+RENEWALS = 5
+"""A lease is renewed so often in its time: what is left when the store falters is most of it."""
+PAUSES = 10
+"""A pause between attempts takes at most this part of a lease."""
+
 _log = logging.getLogger("gtm.etcd")
 
 
@@ -29,7 +34,7 @@ class EtcdLease:
     def __init__(self, keeper: Keeper, lease_id: int, ttl_s: float, sent: float) -> None:
         self.id = lease_id
         self.ttl_s = ttl_s
-        self.due = sent + ttl_s / 3
+        self.due = sent + ttl_s / RENEWALS
         self.asked: float | None = None
         """When the request that is under way was sent; None where none is."""
         self._keeper = keeper
@@ -65,7 +70,7 @@ class EtcdLease:
         elif sent is not None:
             self.ttl_s = float(ttl_s)
             self._until = sent + ttl_s
-            self.due = sent + ttl_s / 3
+            self.due = sent + ttl_s / RENEWALS
 
     def end(self) -> None:
         """Over, for good."""
@@ -83,7 +88,7 @@ class EtcdLease:
 
 
 class Keeper:
-    """Keeps every lease of one store alive, over one stream, each at a third of its time."""
+    """Keeps every lease of one store alive, over one stream, each `RENEWALS` times in its time."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -141,7 +146,7 @@ class Keeper:
                 await stream.close()
             for lease in self._leases.values():
                 lease.due = 0.0  # asked at once: what broke the link may have ended the lease too
-            await asyncio.sleep(backoff.next_s() if self._leases else 0)
+            await asyncio.sleep(min(backoff.next_s(), self._pause_most_s()))
 
     async def _keep(
         self,
@@ -166,6 +171,10 @@ class Keeper:
                 backoff.reset()
                 if (kept := self._leases.get(answer.ID)) is not None:
                     kept.answered(answer.TTL)
+
+    def _pause_most_s(self) -> float:
+        """Between connections: a pause must not eat up a lease."""
+        return min((one.ttl_s for one in self._leases.values()), default=0.0) / PAUSES
 
     def _connect_s(self) -> float:
         """For one connection: where there are others to try, no more than for an answer."""
