@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 MAX_REGIONS = 38
 """The agents' HTTP ports lie between the coordinator's and the resolvers'."""
 MAX_RESOLVERS = 64
+MAX_COORDINATORS = 9
+"""More than anybody needs; the ports of all but the first lie beyond the resolvers'."""
 
 
 class Ports(Struct, frozen=True, kw_only=True):
@@ -34,16 +36,31 @@ class Ports(Struct, frozen=True, kw_only=True):
     resolvers: int
     dns_host: str
     dns_port: int
+    coordinators: int = 1
 
     @property
     def grpc(self) -> str:
-        """The coordinator's gRPC door."""
-        return f"{HOST}:{self.base}"
+        """The first coordinator's gRPC door."""
+        return self.coordinator(0)[0]
 
     @property
     def http(self) -> str:
-        """The coordinator's HTTP door."""
-        return f"{HOST}:{self.base + 1}"
+        """Its HTTP door."""
+        return self.coordinator(0)[1]
+
+    def coordinator(self, number: int) -> tuple[str, str]:
+        """The gRPC and the HTTP door of a coordinator, from 0."""
+        grpc, http = self._coordinator(number)
+        return f"{HOST}:{grpc}", f"{HOST}:{http}"
+
+    def _coordinator(self, number: int) -> tuple[int, int]:
+        first = self.base if number == 0 else self.base + 40 + MAX_RESOLVERS + 2 * (number - 1)
+        return first, first + 1
+
+    @property
+    def all_grpc(self) -> tuple[str, ...]:
+        """The gRPC doors of every coordinator."""
+        return tuple(self.coordinator(number)[0] for number in range(self.coordinators))
 
     def agent(self, number: int) -> str:
         """The HTTP door of an agent, from 0."""
@@ -65,12 +82,17 @@ class Ports(Struct, frozen=True, kw_only=True):
 
     def check(self, *, embedded: bool) -> None:
         """Raise StartError where a number is out of range or a port is taken."""
-        if not 22 <= self.base <= 65535 - 40 - MAX_RESOLVERS:
-            raise StartError(f"--base-port {self.base}: choose one from 22 to 65431", 2)
+        most = 65535 - 40 - MAX_RESOLVERS - 2 * (self.coordinators - 1)
+        if not 22 <= self.base <= most:
+            raise StartError(f"--base-port {self.base}: choose one from 22 to {most}", 2)
         if self.dns_port + self.resolvers - 1 > 65535:
             raise StartError(f"--dns: no room for {self.resolvers} ports from {self.dns_port}", 2)
         move = "choose other ports with --base-port"
-        wanted = [(self.base, "the coordinator's gRPC"), (self.base + 1, "the coordinator's HTTP")]
+        wanted = []
+        for number in range(self.coordinators):
+            who = "the coordinator's" if self.coordinators == 1 else "a coordinator's"
+            grpc, http = self._coordinator(number)
+            wanted += [(grpc, f"{who} gRPC"), (http, f"{who} HTTP")]
         wanted += [(self.base + 2 + n, "an agent's HTTP") for n in range(self.regions)]
         wanted += [(self.base + 40 + n, "a resolver's HTTP") for n in range(self.resolvers)]
         if embedded:

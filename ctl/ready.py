@@ -52,11 +52,15 @@ async def answering(client: Client) -> tuple[str, ...]:
         await asyncio.sleep(POLL_S)
 
 
-async def joined(client: Client, resolvers: frozenset[str], agents: int) -> None:
-    """Wait until `agents` agents stream and every one of `resolvers` has reported."""
+async def joined(
+    client: Client, resolvers: frozenset[str], agents: int, coordinators: int = 1
+) -> None:
+    """Wait until so many agents stream, every one of `resolvers` has reported, all coordinate."""
 
     def missing(status: pb.StatusResponse) -> str:
         connected = sum(agent.connected for agent in status.agents)
+        if (there := len(status.coordinators)) < coordinators:
+            return f"{coordinators - there} of {coordinators} coordinators to join"
         if connected < agents:
             return f"{agents - connected} of {agents} agents to connect"
         return ", ".join(sorted(resolvers - {replica.id for replica in status.replicas}))

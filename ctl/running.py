@@ -33,8 +33,8 @@ PORT_TRIES = 100
 class Running:
     """`with Running(folder, config=PATH) as running:` is a system that has said `ready`.
 
-    `server` is its coordinator, `dns` its resolvers (the first at `at`, HOST:PORT, where given);
-    data, logs and `up.log` lie in `folder`.
+    `server` is its first coordinator, `servers` are all of them, `dns` its resolvers (the first at
+    `at`, HOST:PORT, where given); data, logs and `up.log` lie in `folder`.
     Entering raises StartError with what `gtm up` said.
     """
 
@@ -45,16 +45,19 @@ class Running:
         config: Path | None = None,
         regions: Sequence[str] = (),
         resolvers: int = 2,
+        coordinators: int = 1,
         geo: Sequence[str] = (),
         at: str = "",
         more: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
-        ports = free_ports(max(len(regions), 3), resolvers, at)
+        ports = free_ports(max(len(regions), 3), resolvers, at, coordinators)
         self.server = ports.grpc
+        self.servers = ports.all_grpc
         if "--insecure" not in more:
-            know(self.server, operator(self.data / FOLDER))
+            for server in self.servers:
+                know(server, operator(self.data / FOLDER))
         self.environ = {"GTM_SERVER": ports.grpc, "GTM_DATA_DIR": str(self.data)}
         """Variables by which a command finds it."""
         self.http = ports.http
@@ -68,6 +71,7 @@ class Running:
             f"--base-port={ports.base}",
             f"--dns={ports.dns(0)}",
             f"--resolvers={resolvers}",
+            f"--coordinators={coordinators}",
             *([f"--regions={','.join(regions)}"] if regions else []),
             *([f"--config={config}"] if config else []),
             *([f"--geo={','.join(geo)}"] if geo else []),
@@ -157,7 +161,7 @@ class Running:
         return lines[-1].removeprefix("gtm: ") if lines else "it said nothing"
 
 
-def free_ports(regions: int, resolvers: int, at: str = "") -> Ports:
+def free_ports(regions: int, resolvers: int, at: str = "", coordinators: int = 1) -> Ports:
     """Ports that are all free now, far from the defaults; StartError where none are found.
 
     DNS begins `at` HOST:PORT where that is given.
@@ -171,6 +175,7 @@ def free_ports(regions: int, resolvers: int, at: str = "") -> Ports:
             resolvers=resolvers,
             dns_host=host,
             dns_port=port,
+            coordinators=coordinators,
         )
         try:
             ports.check(embedded=True)

@@ -58,6 +58,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     resolvers: Annotated[
         int, Meta(ge=1, le=ground.MAX_RESOLVERS, description="how many resolvers")
     ] = 2
+    coordinators: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=ground.MAX_COORDINATORS,
+            description="how many coordinators; all judge, one of them leads",
+        ),
+    ] = 1
     dns: Annotated[
         str, Meta(description="where the first resolver answers, others on the next ports")
     ] = "127.0.0.1:5300"
@@ -166,6 +174,7 @@ class Up:
             resolvers=settings.resolvers,
             dns_host=host,
             dns_port=port,
+            coordinators=settings.coordinators,
         )
         ports.check(embedded=not settings.etcd)
         self._stack.enter_context(ground.claim(self._directory))
@@ -187,7 +196,7 @@ class Up:
         self._tasks.append(broken)
         trust, tls = self._trust, Tls()
         if trust is not None:  # the parts import meanwhile, and read their files behind the gate
-            await asyncio.to_thread(trust.prepare, ports.grpc, names, ports.resolvers)
+            await asyncio.to_thread(trust.prepare, " ".join(ports.all_grpc), names, ports.resolvers)
             tls = trust.tls(OPERATOR)
             self._tasks.append(asyncio.create_task(trust.keep()))
         if not settings.etcd:
@@ -217,7 +226,8 @@ class Up:
             for agent in agents:
                 agent.gate.set()
             ids = frozenset(part.name for part in parts if part.name.startswith("resolver"))
-            await ready.unless(broken, ready.joined(client, ids, len(names)))
+            every = settings.coordinators
+            await ready.unless(broken, ready.joined(client, ids, len(names), every))
             supervisor.settle()
             await ready.served(client, revision, ids)
         show_s = time.monotonic() - began
@@ -286,7 +296,7 @@ class Up:
         )
 
     def _parts(self, ports: Ports, endpoints: Sequence[str]) -> list[Part]:
-        """The coordinator and the resolvers."""
+        """The coordinators and the resolvers."""
         given = self._settings
         etcd = [f"--etcd={','.join(endpoints)}"]
         etcd += [
@@ -297,17 +307,14 @@ class Up:
         own = self._trust if not given.etcd else None
         secret = {"GTM_ETCD_PASSWORD": given.etcd_password} if given.etcd_password else {}
         geo = [f"--geo={','.join(given.geo)}"] if given.geo else []
-        doors = ["--id=coordinator", f"--grpc={ports.grpc}", f"--http={ports.http}"]
-        parts = [
-            Part(
-                name="coordinator",
-                arguments=(
-                    *("coordinator", *etcd, *geo, *doors, *self._resolver()),
-                    *self._links("coordinator", own),
-                ),
-                environ=secret,
-            )
-        ]
+        parts = []
+        for number in range(ports.coordinators):
+            name = "coordinator" if number == 0 else f"coordinator-{number + 1}"
+            grpc, http = ports.coordinator(number)
+            doors = [f"--id={name}", f"--grpc={grpc}", f"--http={http}"]
+            words = ("coordinator", *etcd, *geo, *doors, *self._resolver())
+            links = self._links("coordinator", own)  # one certificate: of one machine
+            parts.append(Part(name=name, arguments=(*words, *links), environ=secret))
         for number in range(ports.resolvers):
             name = f"resolver-{number + 1}"
             arguments = [
@@ -315,7 +322,7 @@ class Up:
                 f"--id={name}",
                 f"--listen={ports.dns(number)}",
                 f"--http={ports.resolver(number)}",
-                f"--coordinators={ports.grpc}",
+                f"--coordinators={','.join(ports.all_grpc)}",
                 f"--data-dir={self._directory / name}",
                 *geo,
                 *etcd,
@@ -342,7 +349,7 @@ class Up:
                     "agent",
                     f"--id=agent-{name}",
                     f"--region={name}",
-                    f"--coordinators={ports.grpc}",
+                    f"--coordinators={','.join(ports.all_grpc)}",
                     f"--http={ports.agent(number)}",
                     *self._resolver(),
                     *self._links(f"agent-{name}"),
@@ -353,9 +360,10 @@ class Up:
 
     def _tell_places(self, ports: Ports, names: Sequence[str], endpoints: Sequence[str]) -> None:
         dns = " ".join(ports.dns(number) for number in range(ports.resolvers))
+        places = ("{}  (http {})".format(*ports.coordinator(n)) for n in range(ports.coordinators))
         for what, where in (
             ("etcd", " ".join(endpoints)),
-            ("coordinator", f"{ports.grpc}  (http {ports.http})"),
+            *(("coordinator", place) for place in places),
             ("agents", " ".join(names)),
             ("dns", dns),
         ):

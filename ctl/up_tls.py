@@ -43,7 +43,7 @@ class Trust:
     def prepare(self, server: str, regions: Iterable[str], resolvers: int) -> None:
         """Have every file there. Raises StartError.
 
-        `server` is where the coordinator of this `gtm up` will answer.
+        `server` is where its coordinators will answer, with blanks between several.
         """
         authority = self._authority
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
