@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,18 @@ def votes(server: str, region: str) -> dict[str, str]:
         }
 
     return asyncio.run(listed())
+
+
+def metric(door: str, name: str) -> float:
+    """A metric of the HTTP door HOST:PORT; 0 where that does not answer or has none of the name."""
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen(f"http://{door}/metrics", timeout=5) as page,
+    ):
+        for line in page.read().decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+    return 0.0
 
 
 def settled(server: str, resolvers: Collection[str], regions: Collection[str] = REGIONS) -> bool:
