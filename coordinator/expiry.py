@@ -1,6 +1,6 @@
 """Which certificates end soon, as conditions for alarms. Pure.
 
-Soon is with a fifth of its life left: what is renewed in time (with a third left) never shows.
+Soon is with a tenth of its life left: what is renewed in time (with a third left) never shows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from .alarms import Condition
 
-SOON_SHARE = 0.2
+SOON_SHARE = 0.1
 """The part of its life with which a certificate should have been renewed."""
 NAMED = 3
 """Certificates that one alarm names; of others it tells how many there are."""

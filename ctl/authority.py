@@ -18,7 +18,7 @@ from pathlib import Path
 from gtm.errors import StartError
 from gtm.tls_files import Pems, Tls, flaw
 from gtm.tls_identity import Identity
-from gtm.tls_issue import Pair, Told, authority, common_name, issue, signed, told
+from gtm.tls_issue import BACKDATED_S, Pair, Told, authority, common_name, issue, signed, told
 
 CA = "ca"
 YEARS_S = 365 * 86_400.0
@@ -144,9 +144,7 @@ def file_name(identity: Identity) -> str:
 
 def life_s(of: Told) -> float:
     """How long a certificate is good for, from its making on."""
-    from gtm.tls_issue import BACKDATED_S
-
-    return of.ends - of.begins - BACKDATED_S
+    return max(1.0, of.ends - of.begins - BACKDATED_S)
 
 
 def due(of: Told, now_s: float, share: float = RENEW_SHARE) -> bool:

@@ -12,7 +12,6 @@ import re
 import sys
 import threading
 from collections.abc import Callable
-from typing import TextIO
 
 from msgspec import Struct
 
@@ -61,17 +60,16 @@ def divert() -> None:
     os.dup2(writing, 2)
     os.close(writing)
     sys.stderr = os.fdopen(kept, "w", buffering=1, errors="backslashreplace")
-    thread = threading.Thread(target=_sort, args=(reading, sys.stderr), daemon=True)
-    thread.start()
+    threading.Thread(target=_sort, args=(reading, os.dup(kept)), daemon=True).start()
 
 
-def _sort(reading: int, rest: TextIO) -> None:
+def _sort(reading: int, rest: int) -> None:
     with os.fdopen(reading, "rb") as lines:
         for line in lines:
             failure = meaning(line)
             try:
                 if failure is None:
-                    rest.write(line.decode(errors="backslashreplace"))
+                    os.write(rest, line)
                 else:
                     on_failure(failure)
             except Exception:  # who reads stderr must go on, or who writes it stops

@@ -21,8 +21,8 @@ from msgspec import Struct
 
 from gtm.tls_identity import Identity, parse
 
-BACKDATED_S = 300.0
-"""A certificate begins so long before it is made: clocks differ."""
+BACKDATED_S = 2 * 3600.0
+"""A certificate begins so long before it is made: a clock that is an hour behind takes it too."""
 ETCD_USERS = ("coordinator", "resolver")
 """Kinds that etcd knows by name: gtm-coordinator and gtm-resolver."""
 SERVERS = ("coordinator", "etcd")

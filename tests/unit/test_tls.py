@@ -391,7 +391,7 @@ def test_certificates_that_end_soon_are_one_condition_a_group() -> None:
     def one(group: str, whose: str, ends: float) -> Certificate:
         return Certificate(group=group, whose=whose, begins=0.0, ends=ends)
 
-    now = 800.0
+    now = 850.0
     assert not expiring([one("agents", "agent eu", 1001.0)], now)
     ending = [one("agents", f"agent r{n}", 900.0 + n) for n in range(5)]
     found = expiring([*ending, one("c1", "own", 700.0), one("c1", "etcd", 5000.0)], now)

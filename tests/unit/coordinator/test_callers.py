@@ -390,12 +390,12 @@ def test_a_certificate_that_ends_soon_is_an_alarm_until_it_is_renewed() -> None:
     engine.handle(Configured(resources=Resources(), generation=1, head_revision=1), Now(0, 1000.0))
     engine.handle(Restored(verdicts={}, pools={}, routes={}), Now(0, 1000.0))
     engine.certificates = (
-        Certificate(group="agents", whose="agent eu/a1", begins=0.0, ends=1200.0),
+        Certificate(group="agents", whose="agent eu/a1", begins=0.0, ends=1100.0),
     )
     [raised] = engine.handle(Tick(), Now(1000, 1001.0))
     assert isinstance(raised, RaiseAlarm)
     assert raised.id == "certificates-end/agents"
-    assert "agent eu/a1 on 1970-01-01 00:20 UTC" in raised.text
+    assert "agent eu/a1 on 1970-01-01 00:18 UTC" in raised.text
     assert engine.handle(Tick(), Now(2000, 1002.0)) == []
     engine.certificates = (
         Certificate(group="agents", whose="agent eu/a1", begins=1000.0, ends=2200.0),
