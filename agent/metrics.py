@@ -5,6 +5,8 @@ Labels are from small fixed sets: types of probes, outcomes, reasons, phases.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from gtm.variants import variants
@@ -67,15 +69,25 @@ _PHASES = tuple(
 )
 
 
+@lru_cache(maxsize=256)
+def _probes(type_: str, kind: Kind) -> Counter:
+    """The counter of a type and an outcome: looking labels up costs more than counting."""
+    known = type_ if type_ in variants("agent.probes") else OTHER
+    return PROBES.labels(known, kind.name.lower())
+
+
+@lru_cache(maxsize=256)
+def _seconds(type_: str) -> Histogram:
+    return PROBE_SECONDS.labels(type_ if type_ in variants("agent.probes") else OTHER)
+
+
 def ended(type_: str, outcome: Outcome) -> None:
     """Count one probe that has ended."""
-    type_ = type_ if type_ in variants("agent.probes") else OTHER
-    kind = outcome.kind.name.lower()
-    PROBES.labels(type_, kind).inc()
+    _probes(type_, outcome.kind).inc()
     if outcome.kind is Kind.SUCCESS:
-        PROBE_SECONDS.labels(type_).observe(outcome.rtt_us / 1e6)
+        _seconds(type_).observe(outcome.rtt_us / 1e6)
     else:
-        REASONS.labels(kind, outcome.reason.value).inc()
+        REASONS.labels(outcome.kind.name.lower(), outcome.reason.value).inc()
     if outcome.phases is not None:
         for name, seconds in _PHASES:
             if took_us := getattr(outcome.phases, name):
