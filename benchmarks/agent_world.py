@@ -1,9 +1,9 @@
 """What the agent's benchmarks run it in: origins, a coordinator that only assigns, CPU by process.
 
-The agent is the real `gtm agent` in a process of its own, with its gRPC stream. The coordinator is a
-stand-in in this process: it welcomes, assigns, acknowledges and keeps what it is told. Origins are
-child processes. Whatever is measured is pinned to core 0, everything else to core 1 where there are
-two.
+The agent is the real `gtm agent` in a process of its own, with its gRPC stream. The coordinator is
+a stand-in in this process: it welcomes, assigns, acknowledges and keeps what it is told. Origins
+are child processes. Whatever is measured is pinned to core 0, everything else to core 1 where there
+are two.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.agent_world import (  # noqa: E402
+from benchmarks.agent_world import (
     BIN_S,
     Origin,
     agent,
@@ -50,7 +50,7 @@ modules:
 """
 TARGETS = {"tcp": 0.5, "http": 0.7}
 """The most of blackbox_exporter's CPU that ours may take."""
-TOLERATED = 0.1
+TOLERATED = 0.3
 """Share of the probes that a busy machine may cost before figures mean nothing."""
 SETTLE_S = 4.0
 CONNECTIONS = 20
@@ -199,9 +199,9 @@ async def many(origin: Origin, args: argparse.Namespace) -> None:
             f"{MANY} http targets every {MANY_INTERVAL_MS // 1000} s"
             f"{', uvloop' if uvloop else ''}: {share:.0%} of a core (target below 100%), "
             f"{memory:.0f} MB (target below 300), {len(times)} probes, "
-            f"{assigner.kinds[2] + assigner.kinds[3]} not successful; probes in {BIN_S * 1000:g} ms "
-            f"{min(full)} to {max(full)}, mean {mean:.0f}, greatest {max(full) / mean:.2f} times "
-            "(target at most 2)"
+            f"{assigner.kinds[2] + assigner.kinds[3]} not successful; "
+            f"probes in {BIN_S * 1000:g} ms {min(full)} to {max(full)}, mean {mean:.0f}, "
+            f"greatest {max(full) / mean:.2f} times (target at most 2)"
         )
 
 

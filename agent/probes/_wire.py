@@ -7,6 +7,7 @@ Raises Fault for what the network or this machine did; deadlines are the caller'
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 
@@ -15,9 +16,11 @@ from socket import (
     AF_INET,
     AF_INET6,
     IPPROTO_TCP,
+    SO_ERROR,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_STREAM,
+    SOL_SOCKET,
     TCP_NODELAY,
     socket,
 )
@@ -53,6 +56,33 @@ class Stages:
         return max(1, (time.monotonic_ns() - self.started_ns) // 1000)
 
 
+async def connected(sock: socket, address: str, port: int) -> None:
+    """Connect a non-blocking socket to an address; OSError.
+
+    Less than the loop's own `sock_connect`, which looks at names and costs a third more.
+    """
+    try:
+        sock.connect((address, port))
+        return
+    except (BlockingIOError, InterruptedError):
+        pass
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    number = sock.fileno()
+    loop.add_writer(number, _settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(number)
+    if error := sock.getsockopt(SOL_SOCKET, SO_ERROR):
+        raise OSError(error, os.strerror(error))
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
 class Wire:
     """A connection; `close` it in any case."""
 
@@ -75,7 +105,7 @@ class Wire:
         try:
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             wire = cls(sock, address)
-            await wire._loop.sock_connect(sock, (address, port))
+            await connected(sock, address, port)
         except OSError as error:
             sock.close()
             raise classify(error, address) from error
@@ -179,16 +209,15 @@ class Datagrams:
             sock = socket(family, SOCK_DGRAM | SOCK_NONBLOCK)
         except OSError as error:
             raise classify(error, address) from error
-        made = cls(sock, address)
         try:
-            await made._loop.sock_connect(sock, (address, port))
+            await connected(sock, address, port)
+            return cls(sock, address)
         except OSError as error:
             sock.close()
             raise classify(error, address) from error
         except BaseException:
             sock.close()
             raise
-        return made
 
     async def send(self, data: bytes) -> None:
         """Send one datagram."""

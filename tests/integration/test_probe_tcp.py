@@ -181,7 +181,7 @@ async def test_what_this_machine_cannot_do_is_never_held_against_a_target(
     async def broken(*_: object) -> None:
         raise OSError(number, errno.errorcode[number])
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", broken)
+    monkeypatch.setattr("agent.probes._wire.connected", broken)
     outcome = await tcp.probe(target(9))
     assert outcome.kind is kind
     assert outcome.reason is not Reason.NONE
@@ -198,5 +198,5 @@ async def test_an_unreachable_network_is_the_agents_trouble_where_it_has_no_rout
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     monkeypatch.setattr("agent.probes.base.has_route", lambda _: route)
-    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", broken)
+    monkeypatch.setattr("agent.probes._wire.connected", broken)
     assert head(await tcp.probe(target(9))) == expected

@@ -48,38 +48,10 @@ def read(pieces: list[bytes], *, at_once: bool) -> Any:
 
 
 TOKENS = st.sampled_from(
-    [
-        "Server",
-        "X-A",
-        "Content-Length",
-        "content-length",
-        "Transfer-Encoding",
-        "Connection",
-        "Date",
-        "X\ta",
-    ]
+    ("Server", "X-A", "Content-Length", "content-length", "Transfer-Encoding", "Connection", "X\ta")
 )
-VALUES = st.sampled_from(
-    [
-        "",
-        "x",
-        "2",
-        " 3 ",
-        "\t4",
-        "0",
-        "70000",
-        "65536",
-        "+2",
-        "2, 2",
-        "chunked",
-        "close",
-        "a\x00b",
-        "a\x7fb",
-        "é",
-        "a b",
-        "keep-alive",
-    ]
-)
+LENGTHS = st.sampled_from(["", "2", " 3 ", "\t4", "0", "70000", "65536", "+2", "2, 2"])
+VALUES = LENGTHS | st.sampled_from(["x", "chunked", "close", "a\x00b", "a\x7fb", "\xe9", "a b"])
 FIELDS = st.lists(st.tuples(TOKENS, st.sampled_from([":", ": ", " : ", ":\t"]), VALUES), max_size=5)
 STARTS = st.sampled_from(["HTTP/1.1 200 OK", "HTTP/1.1 404 ", "HTTP/1.1 200", "HTTP/1.0 200 OK",
                           "HTTP/1.1 204 No", "HTTP/1.1 304 No", "HTTP/1.1 100 C", "HTTP/2 200 OK",
