@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -85,15 +86,15 @@ async def ours(places: Sequence[str]) -> Verdicts:
             share = (cpu_s(pid) - before) / (time.monotonic() - began)
             rows, memory = list(assigner.rows), rss_mb(pid)
     found: dict[str, tuple[bool, float]] = {}
-    unknown = 0
-    for index, outcome, rtt_us, _ in rows:
+    unknown: Counter[str] = Counter()
+    for index, outcome, rtt_us, reason in rows:
         if outcome == 3:
-            unknown += 1
+            unknown[reason] += 1
         else:
             found.setdefault(places[index], (outcome == 1, rtt_us))
     print(
         f"agent: {share:.0%} of a core, {memory:.0f} MB, {len(found)} of {len(places)} targets, "
-        f"{unknown} without opinion"
+        f"without opinion: {dict(unknown) or 'none'}"
     )
     return found
 

@@ -3,7 +3,9 @@
 One socket per family serves all targets of this process: a datagram ICMP socket where the kernel
 allows it (`net.ipv4.ping_group_range`), else a raw one. A reply counts where its payload begins
 with the 64-bit nonce of a request that still waits and its source is that request's target. Times
-are monotonic. Without permission for either socket there is no opinion, never "down".
+are monotonic; what a reply waited in the socket until it was read is taken off the round trip, by
+the kernel's stamp of its arrival, so that a busy agent is no slow target. Without permission for
+either socket there is no opinion, never "down".
 
 A probe ends as soon as its verdict is certain: when enough packets came back, or when too many
 are lost. A packet is lost when its reply has not come within the check's timeout.
@@ -12,6 +14,7 @@ are lost. A packet is lost when its reply has not come within the check's timeou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -44,6 +47,9 @@ READS_PER_WAKE = 256
 RECEIVE_BUFFER = 1 << 20
 """Bytes asked of the kernel for replies not read yet."""
 
+_SO_TIMESTAMPNS = 35
+_STAMP = struct.Struct("@ll")
+_ANCILLARY = socket.CMSG_SPACE(_STAMP.size)
 _NONCE = struct.Struct("!Q")
 _HEADER = struct.Struct("!BBHHH")
 _REQUEST = {socket.AF_INET: 8, socket.AF_INET6: 128}
@@ -118,6 +124,8 @@ class Pinger:
                 continue
             self._raw = kind == socket.SOCK_RAW
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            with contextlib.suppress(OSError):  # without stamps the reading counts
+                made.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             if self._raw:
                 self._filter(made)
             return made
@@ -170,14 +178,14 @@ class Pinger:
         """Read what came and wake the probes that it belongs to."""
         for _ in range(READS_PER_WAKE):
             try:
-                packet, source = self._socket.recvfrom(2048)
+                packet, more, _, source = self._socket.recvmsg(2048, _ANCILLARY)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 continue  # an error queued for one destination: that packet is lost
-            self._take(packet, str(source[0]).partition("%")[0])
+            self._take(packet, str(source[0]).partition("%")[0], waited_ns(more))
 
-    def _take(self, packet: bytes, source: str) -> None:
+    def _take(self, packet: bytes, source: str, waited_ns: int) -> None:
         now = time.monotonic_ns()
         if self._raw and self._family == socket.AF_INET:
             packet = packet[(packet[0] & 15) * 4 if packet else 0 :]
@@ -188,7 +196,10 @@ class Pinger:
         if round_ is None or round_.address != source:
             return
         del self._waiting[nonce]
-        round_.rtts_us.append(max(1, (now - round_.waiting.pop(nonce)) // 1000))
+        took = now - round_.waiting.pop(nonce)
+        if waited_ns < took:  # else the wall clock jumped meanwhile
+            took -= waited_ns
+        round_.rtts_us.append(max(1, took // 1000))
         round_.changed.set()
 
     def forget(self, round_: _Round, nonce: int) -> None:
@@ -200,6 +211,16 @@ class Pinger:
         """Close the socket."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
+
+
+def waited_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """How long a datagram has been here, by the kernel's stamp of its arrival; 0 without one."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _STAMP.size:
+            seconds, rest = _STAMP.unpack(data)
+            arrived_ns: int = seconds * 1_000_000_000 + rest
+            return max(0, time.time_ns() - arrived_ns)
+    return 0
 
 
 def checksum(data: bytes) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,6 +90,16 @@ async def test_a_probe_that_is_cancelled_leaves_no_request_waiting() -> None:
     assert icmp._pinger("127.0.0.1").waiting == 0
 
 
+@icmp_allowed
+async def test_an_agent_that_is_busy_does_not_take_its_own_delay_for_the_networks() -> None:
+    task = asyncio.create_task(icmp.probe(target("127.0.0.1", packets=1)))
+    await asyncio.sleep(0)
+    time.sleep(0.3)
+    outcome = await task
+    assert outcome.kind is Kind.SUCCESS, outcome
+    assert outcome.rtt_us < 150_000
+
+
 # ---- a network that is played ------------------------------------------------------------------
 
 
@@ -101,6 +112,7 @@ class Network:
         self.sent = 0
         self._answer = answer
         self._sources: list[str] = []
+        self.stamps: list[tuple[int, int, bytes]] = []
 
     def fileno(self) -> int:
         return self.inner.fileno()
@@ -112,9 +124,9 @@ class Network:
             self.outer.send(reply)
         return len(packet)
 
-    def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:
+    def recvmsg(self, size: int, _: int) -> tuple[bytes, list[Any], int, tuple[str, int]]:
         data = self.inner.recv(size)
-        return data, (self._sources.pop(0), 0)
+        return data, self.stamps, 0, (self._sources.pop(0), 0)
 
     def close(self) -> None:
         self.inner.close()
@@ -140,6 +152,14 @@ def playing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield play
     for pinger in made:
         pinger._socket.close()
+
+
+async def test_a_stamp_from_before_a_jump_of_the_wall_clock_is_left_aside(playing: Any) -> None:
+    pinger, network = playing(lambda _, packet, where: [(where, reply_to(packet))])
+    network.stamps = [(socket.SOL_SOCKET, 35, struct.pack("@ll", int(time.time()) - 3600, 0))]
+    outcome = await icmp.ping(pinger, target("192.0.2.1", packets=1))
+    assert outcome.kind is Kind.SUCCESS, outcome
+    assert 0 < outcome.rtt_us < 2_000_000
 
 
 LOSSES = [
