@@ -22,6 +22,8 @@ from .probes.base import STALLED_MS, Identity, Kind, Outcome, Probe, Reason, Tar
 from .results import ProbeResult
 from .schedule import Schedule
 
+TICK_MS = 10
+"""Probes begin at multiples of that: those of one tick share a turn of the loop."""
 HARD_MS = 1000
 """A probe that has not ended so long after its own deadline is cancelled."""
 LATE_MS = 100
@@ -252,7 +254,8 @@ class Runner:
         if self._timer is not None:
             self._timer.cancel()
         self._armed_ms = due_ms
-        self._timer = self._loop.call_at(due_ms / 1000 + 0.0005, self._tick)
+        at_ms = due_ms + -due_ms % TICK_MS
+        self._timer = self._loop.call_at(at_ms / 1000 + 0.0005, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

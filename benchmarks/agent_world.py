@@ -205,9 +205,7 @@ def agent(coordinator: str, *, uvloop: bool, before: Sequence[str] = ()) -> Iter
     code = f"import sys; {without}from ctl.main import main; sys.exit(main())"
     command = [*pin(True), *before, sys.executable, "-c", code, "agent", "--region", "bench"]
     flags = ["--id", "bench", "--coordinators", coordinator, "--http", "127.0.0.1:0"]
-    with subprocess.Popen(
-        [*command, *flags, "--log-level", "WARNING", "--max-probes", "4000"], cwd=ROOT
-    ) as process:
+    with subprocess.Popen([*command, *flags, "--log-level", "WARNING"], cwd=ROOT) as process:
         try:
             yield process.pid
         finally:

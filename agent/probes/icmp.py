@@ -88,10 +88,11 @@ class Settings(ProbeSettings, frozen=True, kw_only=True):
 class _Round:
     """One probe under way: what came back, and a wake-up for the coroutine that runs it."""
 
-    __slots__ = ("address", "changed", "rtts_us", "waiting")
+    __slots__ = ("address", "changed", "enough", "rtts_us", "waiting")
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, enough: int) -> None:
         self.address = address
+        self.enough = enough  # replies with which the verdict is certain: no sooner is it woken
         self.rtts_us: list[int] = []
         self.waiting: dict[int, int] = {}  # nonce to the time of sending, oldest first
         self.changed = asyncio.Event()
@@ -200,7 +201,8 @@ class Pinger:
         if waited_ns < took:  # else the wall clock jumped meanwhile
             took -= waited_ns
         round_.rtts_us.append(max(1, took // 1000))
-        round_.changed.set()
+        if len(round_.rtts_us) >= round_.enough:
+            round_.changed.set()
 
     def forget(self, round_: _Round, nonce: int) -> None:
         """The request `nonce` waits no more."""
@@ -264,8 +266,9 @@ async def ping(pinger: Pinger, target: Target) -> Outcome:
     """Send the packets of one probe by `pinger` and judge what comes back."""
     settings = target.settings
     assert isinstance(settings, Settings)
-    round_ = _Round(target.address)
     limit = settings.losses()
+    enough = settings.packets - limit + 1
+    round_ = _Round(target.address, enough)
     timeout_ns = target.timeout_ms * 1_000_000
     spacing_ns = settings.spacing.ms * 1_000_000
     started = time.monotonic_ns()
@@ -282,7 +285,7 @@ async def ping(pinger: Pinger, target: Target) -> Outcome:
                     if at + timeout_ns <= now:
                         pinger.forget(round_, nonce)
                         lost += 1
-            if len(round_.rtts_us) > settings.packets - limit:
+            if len(round_.rtts_us) >= enough:
                 rtt = sum(round_.rtts_us) // len(round_.rtts_us)
                 return Outcome(Kind.SUCCESS, rtt_us=rtt)
             if lost >= limit:
