@@ -190,7 +190,7 @@ async def assigning(targets: Sequence[agent_pb2.Target]) -> AsyncIterator[tuple[
     assigner = Assigner(targets)
     server = links.server()
     add_AgentsServicer_to_server(assigner, server)  # type: ignore[no-untyped-call]
-    port = links.listen(server, "127.0.0.1:0", links.Tls())
+    port = links.listen(server, "127.0.0.1:0", links.Tls(), insecure=True)
     await server.start()
     try:
         yield assigner, f"127.0.0.1:{port}"
@@ -204,7 +204,7 @@ def agent(coordinator: str, *, uvloop: bool, before: Sequence[str] = ()) -> Iter
     without = "" if uvloop else "sys.modules['uvloop'] = None; "
     code = f"import sys; {without}from ctl.main import main; sys.exit(main())"
     command = [*pin(True), *before, sys.executable, "-c", code, "agent", "--region", "bench"]
-    flags = ["--id", "bench", "--coordinators", coordinator, "--http", "127.0.0.1:0"]
+    flags = ["--id", "bench", "--coordinators", coordinator, "--http", "127.0.0.1:0", "--insecure"]
     with subprocess.Popen([*command, *flags, "--log-level", "WARNING"], cwd=ROOT) as process:
         try:
             yield process.pid

@@ -102,7 +102,7 @@ async def ours(places: Sequence[str]) -> Verdicts:
 def theirs(places: Sequence[str]) -> Verdicts:
     """What fping counts, judged alike; prints what it costs."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    flags = ["-q", "-C", str(PACKETS), "-p", "3000", "-i", "0.5", "-t", "1000"]
+    flags = ["-q", "-C", str(PACKETS), "-p", "1500", "-i", "0.2", "-t", "1000"]
     done = subprocess.run(
         [*pin(True), "fping", *flags],
         input="\n".join(places),
