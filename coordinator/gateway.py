@@ -128,11 +128,11 @@ class Gateway(AgentsServicer):
             digest_ms=int(DIGEST_S * 1000),
         )
         why = Ended(grpc.StatusCode.OK, "the agent ended it", "left")
-        tasks = {
+        tasks = [
             asyncio.create_task(stream.read(context)),
             asyncio.create_task(stream.write(context, welcome)),
             asyncio.create_task(stream.over()),  # also while a write waits for the reader
-        }
+        ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

@@ -26,7 +26,7 @@ class MemoryCluster:
         self.clock = clock or time.monotonic
         self.own_time = clock is None
         self.leases: dict[int, MemoryLease] = {}
-        self.watchers: set[asyncio.Event] = set()
+        self.watchers: dict[asyncio.Event, None] = {}  # in order, so that a simulation repeats
         self._last_lease = 0
 
     def grant(self, holder: MemoryStore, ttl_s: float) -> MemoryLease:
@@ -245,7 +245,7 @@ class MemoryWatch:
 
     async def _items(self) -> AsyncIterator[Listing | Batch]:
         watchers = self._store.cluster.watchers
-        watchers.add(self._wake)
+        watchers[self._wake] = None
         try:
             while not self._closed:
                 self._wake.clear()
@@ -256,7 +256,7 @@ class MemoryWatch:
                     continue
                 await self._wake.wait()
         finally:
-            watchers.discard(self._wake)
+            watchers.pop(self._wake, None)
 
     def _more(self) -> bool:
         whole = self._store.cut_at is None

@@ -50,8 +50,8 @@ class VirtualLoop(base_events.BaseEventLoop):
         super().__init__()
         self._now = 1000.0
         self.steps = 0
-        self.over = False
-        """From then on nothing is run any more, whatever tasks do while they are collected."""
+        self._due: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers = self._cancelled = 0
         self.set_task_factory(self._made)
 
     def time(self) -> float:
@@ -87,30 +87,27 @@ class VirtualLoop(base_events.BaseEventLoop):
             task.add_done_callback(lambda done: machine.tasks.pop(done, None))
         return task
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        """Run it in this turn or the next."""
-        if self.over:
-            return asyncio.Handle(callback, args, self, context)
-        return super().call_soon(callback, *args, context=context)
-
     # ---- what BaseEventLoop asks for -------------------------------------------------------------
 
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        """Run it then. Timers of the same instant run in the order in which they were set."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers += 1
+        heapq.heappush(self._due, (when, self._timers, timer))
+        return timer
+
     def _run_once(self) -> None:
-        scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
-            self._timer_cancelled_count -= 1
+        due, ready = self._due, self._ready
+        while due and due[0][2]._cancelled:
+            heapq.heappop(due)
         if not ready:
-            if not scheduled:
+            if not due:
                 raise Deadlock
-            self._now = max(self._now, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self._now:
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False
+            self._now = max(self._now, due[0][0])
+        while due and due[0][0] <= self._now:
+            timer = heapq.heappop(due)[2]
             if not timer._cancelled:
                 ready.append(timer)
-            else:
-                self._timer_cancelled_count -= 1
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -126,11 +123,11 @@ class VirtualLoop(base_events.BaseEventLoop):
             handle._run()
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
-        super()._timer_handle_cancelled(handle)
-        if self._timer_cancelled_count > 5_000:
-            self._scheduled = [one for one in self._scheduled if not one._cancelled]
-            heapq.heapify(self._scheduled)
-            self._timer_cancelled_count = 0
+        self._cancelled += 1
+        if self._cancelled > 1_000 and 2 * self._cancelled > len(self._due):
+            self._due = [one for one in self._due if not one[2]._cancelled]
+            heapq.heapify(self._due)
+            self._cancelled = 0
 
     def _process_events(self, events: Any) -> None:
         return

@@ -44,7 +44,7 @@ from .machines import AgentMachine, CoordinatorMachine, ResolverMachine
 from .store import Client, Cluster
 from .world import World
 
-SLACK_S = 5.0
+SLACK_S = 10.0
 """For messages under way and for the engine's tick."""
 MOST_VIOLATIONS = 5
 
@@ -217,10 +217,10 @@ class Monitor:
 
     def wrote(self, client: Client | None, revision: int) -> None:
         """A revision of the store."""
-        change = self._cluster.memory.history._changes[-1]
+        history = self._cluster.memory.history
+        change = history._changes[revision - history.revision - 1]
         assert change.revision == revision
         writer = client.name if client is not None else "nobody"
-        leads = self._cluster.memory.history.at().get(keys.leader())
         fresh: dict[str, PoolState] = {}
         for key, item in change.items.items():
             size = 0 if item is None else len(item.value)
@@ -228,9 +228,9 @@ class Monitor:
             if key == keys.leader():
                 self._leads(None if item is None else item.value)
             if key.startswith(LED) and writer != "operator":
-                id_ = codec.decode(leads.value, Leader).id if leads else ""
-                if id_ != writer:
-                    self.violated(f"{writer} wrote {key} while the leader is {id_ or 'nobody'}")
+                if self._leader != writer:
+                    leader = self._leader or "nobody"
+                    self.violated(f"{writer} wrote {key} while the leader is {leader}")
             if key.startswith(keys.VERDICTS):
                 self._recorded(writer, key, item)
             elif key.startswith(keys.POOLS):

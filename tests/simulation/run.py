@@ -17,8 +17,9 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .loop import VirtualLoop, in_place
@@ -107,7 +108,6 @@ class Simulation:
                 self.loop.set_exception_handler(self._trouble)
                 self.loop.run_until_complete(self._story())
                 seen = self._seen()
-                self._end()
         finally:
             logging.root.manager.disable = former
             logging.getLogger().removeHandler(heard)
@@ -159,14 +159,8 @@ class Simulation:
 
     def _trouble(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is not None and "asynchronous generator" not in str(error):
+        if error is not None and "never retrieved" not in context["message"]:
             self.monitor.violated("nobody caught:", f"{type(error).__name__}: {error}")
-
-    def _end(self) -> None:
-        """Stand still for ever."""
-        self.loop.over = True
-        for task in asyncio.all_tasks(self.loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 class _Errors(logging.Handler):
@@ -183,26 +177,25 @@ class _Errors(logging.Handler):
             self._monitor.violated(f"{record.name}: {record.getMessage()}:", words)
 
 
-def simulate(seed: int, **more: Any) -> Seen:
-    """What comes of a seed."""
+_KEPT: list[Simulation] = []
+"""Of this process: what stood still in the middle must not be collected."""
+
+
+def _one(seed: int, more: dict[str, Any]) -> Seen:
     gc.disable()  # what is collected when would be chance
-    seen = Simulation(seed, **more).run()
-    gc.enable()
-    former, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        gc.collect()  # tasks end here, and complain of it, that stood still in the middle
-    finally:
-        sys.unraisablehook = former
-    return seen
+    _KEPT.append(Simulation(seed, **more))
+    return _KEPT[-1].run()
 
 
-def many(seeds: range, jobs: int) -> Iterator[Seen]:
-    """What comes of many, on so many processes."""
-    if jobs <= 1:
-        yield from map(simulate, seeds)
-        return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap(simulate, seeds)
+def simulate(seed: int, **more: Any) -> Seen:
+    """What comes of a seed, in a process of its own."""
+    return next(many([seed], 1, **more))
+
+
+def many(seeds: Iterable[int], jobs: int, **more: Any) -> Iterator[Seen]:
+    """What comes of many, on so many processes at a time, in the order of the seeds."""
+    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
+        yield from pool.imap(partial(_one, more=more), seeds)
 
 
 def main() -> int:

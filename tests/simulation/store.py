@@ -25,7 +25,6 @@ PATIENCE_S = 3.0
 """A client gives a request up after so long."""
 FAST_S = (0.001, 0.02)
 """One way, when all is well."""
-TICK_S = 0.25
 
 
 class Cluster:
@@ -39,16 +38,15 @@ class Cluster:
         """Writes that were carried out after their client had given them up."""
         self._outside = contextvars.Context()  # what the network does, no machine does
         self._told = self.memory.history.revision
-        self._tick()
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         """Do something in the network or in the cluster."""
         self.loop.call_later(seconds, what, context=self._outside)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """End the leases whose time is over."""
         self.memory.tick()
         self.told(None)
-        self.later(TICK_S, self._tick)
 
     def told(self, client: Client | None) -> None:
         """Tell of every revision since the last one told."""
@@ -64,7 +62,12 @@ class ServerLease:
     def __init__(self, cluster: Cluster, id_: int, ttl_s: float) -> None:
         self._cluster, self.id, self.ttl_s = cluster, id_, ttl_s
         self.over = asyncio.Event()
-        self.ends = cluster.loop.time() + ttl_s
+        self.kept()
+
+    def kept(self) -> None:
+        """Its time begins anew."""
+        self.ends = self._cluster.loop.time() + self.ttl_s
+        self._cluster.later(self.ttl_s, self._cluster.tick)
 
     def until(self) -> float:
         return self.ends
@@ -121,11 +124,10 @@ class ClientLease:
         mine = contextvars.copy_context()
 
         def arrived() -> None:
-            cluster.memory.tick()
-            cluster.told(None)
-            lease = cluster.memory.leases.get(self.id)
+            cluster.tick()
+            lease: Any = cluster.memory.leases.get(self.id)
             if lease is not None:
-                lease.ends = loop.time() + self.ttl_s
+                lease.kept()
             if not self._client.is_cut:
                 delay_s = self._client.delay_s()
                 loop.call_later(delay_s, answered, lease is not None, context=mine)
@@ -180,8 +182,7 @@ class Client:
                 if write and self.held_s:
                     self.cluster.later(self.held_s, lambda: arrive(True))
                 return
-            self.cluster.memory.tick()
-            self.cluster.told(None)
+            self.cluster.tick()
             if answer.done() and write:
                 self.cluster.late += 1
             result, error = None, None

@@ -29,10 +29,10 @@ class Size:
             drawn = dice.randint(low, high)
             return given.get(name, drawn)
 
-        self.coordinators = pick("coordinators", 1, 3)
+        self.coordinators = given.get("coordinators", dice.choice((1, 2, 2, 2, 3)))
         self.regions = pick("regions", 3, 5)
-        self.addresses = pick("addresses", 4, 14)
-        self.interval_s = pick("interval_s", 15, 40)
+        self.addresses = pick("addresses", 4, 13)
+        self.interval_s = pick("interval_s", 20, 60)
         self.fall = pick("fall", 2, 3)
         self.rise = pick("rise", 1, 3)
         self.share = pick("share", 40, 70)
