@@ -21,7 +21,7 @@ from gtm.state import Leader
 from gtm.store import Compare, Delete, Event, Get, Lease, Listing, Op, Put, Store, packed
 from gtm.telemetry import transition
 
-from . import metrics
+from . import ballot, metrics
 from .mirror import followed
 
 LEASE_TTL_S = 5.0
@@ -47,9 +47,8 @@ class Leadership:
     @property
     def fence(self) -> int:
         """The create revision of our leader key; 0 where we do not lead, or may not any more."""
-        if self._lease is None or self._lease.remaining_s() <= 0:
-            return 0
-        return self._fence
+        left_s = 0.0 if self._lease is None else self._lease.remaining_s()
+        return ballot.fence_now(self._fence, left_s)
 
     def won(self, fence: int, lease: Lease) -> None:
         """The key is ours."""
@@ -228,11 +227,11 @@ class Election:
 
     async def _seen(self, created: int, revision: int, lease: Lease, *, listed: bool) -> None:
         """`listed`: read anew, perhaps of another history, whose revisions prove nothing."""
-        ours = self._leadership.fence
-        if (revision < ours and not listed) or (created and created == ours):
-            return  # older than our own key, or that key itself
+        move = ballot.seen(self._leadership.fence, created, revision, listed=listed)
+        if move is ballot.Move.STAY:
+            return
         self._leadership.lost("another coordinator leads" if created else "the key went away")
-        if not created:
+        if move is ballot.Move.RUN:
             await self._try(lease)
 
     async def _try(self, lease: Lease) -> None:
@@ -249,10 +248,8 @@ class Election:
             except StoreError:
                 await pause.wait()
                 continue
-            if done.succeeded:
-                self._leadership.won(done.revision, lease)
-            elif done.reads and done.reads[0] and done.reads[0][0].lease == lease.id:
-                self._leadership.won(done.reads[0][0].create_revision, lease)
+            if fence := ballot.won(done, lease.id):
+                self._leadership.won(fence, lease)
             return
 
 

@@ -21,7 +21,7 @@ from gtm.state import MetRegion
 from gtm.store import Compare, Delete, Event, Get, Listing, Op, Put, Store, packed
 from gtm.telemetry import transition
 
-from . import metrics
+from . import ballot, metrics
 from .batches import Values, batches
 from .election import Leadership
 
@@ -262,8 +262,7 @@ class Publisher:
         ops: list[Op] = [Delete(k) if value is None else Put(k, value) for k, value in batch]
         leader = keys.leader()
         compares = [
-            Compare(leader, "create", "=", fence),
-            Compare(keys.HEAD, "mod", "=", head),
+            *ballot.conditions(fence, head),
             *(
                 Compare(key, "mod", "=", self._known.get(key, _NOTHING).revision)
                 for key, _ in batch

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 
+from . import tenure
 from .errors import StoreError
 from .etcd_errors import Meaning
 from .etcd_link import CONNECT_MOST_S, GRANT, KEEPALIVE, REVOKE, Backoff, Link
@@ -38,7 +39,7 @@ class EtcdLease:
         self.asked: float | None = None
         """When the request that is under way was sent; None where none is."""
         self._keeper = keeper
-        self._until = sent + ttl_s
+        self._until = tenure.ends_s(sent, time.monotonic(), ttl_s)
         self._over = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._set_timer()
@@ -69,7 +70,7 @@ class EtcdLease:
             self.end()
         elif sent is not None:
             self.ttl_s = float(ttl_s)
-            self._until = sent + ttl_s
+            self._until = tenure.ends_s(sent, time.monotonic(), ttl_s)
             self.due = sent + ttl_s / RENEWALS
 
     def end(self) -> None:

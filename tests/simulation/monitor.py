@@ -86,7 +86,8 @@ class Monitor:
         self.keep_lines = False
         self._hash = hashlib.blake2b(digest_size=8)
         self._saw: dict[tuple[str, TargetKey], Saw] = {}
-        self._opinions: dict[tuple[str, TargetKey], Opinion] = {}
+        self._opinions: dict[tuple[str, TargetKey], list[Opinion]] = {}
+        """Of an agent that began anew two: a coordinator may go on from what it said before."""
         self._disturbed: dict[str, float] = {}
         self.verdicts: dict[TargetKey, str] = {}
         """As the store has them."""
@@ -138,21 +139,22 @@ class Monitor:
         check, address, port, *_ = result.identity
         key = TargetKey(check, address, port)
         now = self._loop.time()
-        opinion = self._opinions.setdefault((agent.name, key), Opinion())
+        opinions = self._opinions.setdefault((agent.name, key), [Opinion()])
         saw = self._saw.setdefault((agent.region, key), Saw())
         rules = self._world.check
         saw.heard = now
         if result.outcome.kind is Kind.SUCCESS:
             saw.success = now
-        vote = opinion.take(result.outcome.kind, rules.fall, rules.rise)
-        if vote != "none":
-            saw.at[vote] = now
+        for opinion in opinions:
+            vote = opinion.take(result.outcome.kind, rules.fall, rules.rise)
+            if vote != "none":
+                saw.at[vote] = now
 
     def forget(self, agent: AgentMachine) -> None:
         """An agent begins anew."""
-        for name, key in list(self._opinions):
+        for (name, _), opinions in self._opinions.items():
             if name == agent.name:
-                del self._opinions[name, key]
+                opinions[1:] = [Opinion()]
 
     def supporters(self, key: TargetKey, verdict: str, since: float) -> list[str]:
         """The regions that saw a target so at some moment since."""

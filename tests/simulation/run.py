@@ -17,7 +17,7 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -59,7 +59,8 @@ class Simulation:
     """Everything of one seed, wired; `run` it once."""
 
     def __init__(
-        self, seed: int, *, hours: float = 1.0, nemesis: bool = True, trace: bool = False, **size: int
+        self, seed: int, *, hours: float = 1.0, nemesis: bool = True, trace: bool = False, script: str = "",
+        **size: int,
     ) -> None:
         self.seed, self._hours, self._strikes = seed, hours, nemesis
         self.dice = random.Random(seed)
@@ -70,7 +71,7 @@ class Simulation:
         self.monitor = Monitor(self.world, self.loop, self.cluster)
         self.monitor.keep_lines = trace
         self.cluster.wrote = self.monitor.wrote
-        self.at: list[tuple[float, Any]] = []
+        self.at = self._script(script)
         """(seconds from the start, what to do then): a script beside the nemesis."""
         numbers = range(1, self.world.size.coordinators + 1)
         self.coordinators = [
@@ -93,6 +94,21 @@ class Simulation:
             ResolverMachine(f"s{number}", self.loop, self.net, self.cluster, self.monitor.swapped)
             for number in range(1, self.world.size.resolvers + 1)
         ]
+
+    def _script(self, name: str) -> list[tuple[float, Callable[[], None]]]:
+        """"one": the first origin dies after 1,800 s and returns after 2,700 s; "failing": and a
+        region sees everything fail from 120 s on."""
+        world, first = self.world, self.world.addresses[0]
+        everything = {(world.regions[1], address) for address in world.addresses}
+        rows: list[tuple[float, Callable[[], None]]] = []
+        if name:
+            rows += [
+                (1800.0, lambda: world.down.add(first)),
+                (2700.0, lambda: world.down.discard(first)),
+            ]
+        if name == "failing":
+            rows.append((120.0, lambda: world.hidden.update(everything)))
+        return rows
 
     def run(self) -> Seen:
         """The whole of it."""
@@ -205,6 +221,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument("--stop", action="store_true", help="at the first violation")
     parser.add_argument("--trace", action="store_true", help="with its whole trace")
     given = parser.parse_args()
     if given.seed is not None:
@@ -218,6 +235,8 @@ def main() -> int:
         bad += bool(seen.violations)
         for text in seen.violations:
             print(f"seed {seen.seed}: {text}", flush=True)
+        if bad and given.stop:
+            return 1
         for name in ("moves", "leaderships", "revisions", "late_writes"):
             setattr(totals, name, getattr(totals, name) + getattr(seen, name))
         for name, faults in seen.faults.items():
