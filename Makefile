@@ -10,7 +10,8 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
-	acceptance bench bench-dns compare-gdnsd conformance fuzz faults soak torture clean
+	acceptance bench bench-dns compare-gdnsd conformance fuzz faults soak torture simulate \
+	simulate-mutants clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -139,6 +140,15 @@ torture: system $(VENV)/.dev  ## the etcd client on servers that are killed, ful
 
 soak: $(VENV)/.dev  ## an hour of load: memory and descriptors of every part must stay flat
 	$(BIN)/python benchmarks/soak.py
+
+SEEDS ?= 1000
+FIRST ?= 1
+
+simulate: $(VENV)/.dev  ## a virtual hour of the whole system under faults, for each seed: SEEDS=1000 FIRST=1
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST) --jobs 2
+
+simulate-mutants: $(VENV)/.dev  ## rules broken on purpose, and the seed that finds each
+	$(BIN)/python -m tests.simulation.mutants
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -288,8 +288,9 @@ class Explorer:
                 alive = dict(state.leases)
                 if message.a not in alive:
                     return _sent(state, message._replace(kind="keep", b=0))
-                leases = tuple((one, TTL if one == message.a else left) for one, left in
-                               state.leases)
+                leases = tuple(
+                    (one, TTL if one == message.a else left) for one, left in state.leases
+                )
                 return _sent(state._replace(leases=leases), message._replace(kind="keep", b=1))
             case "keep":
                 if node.lease != message.a:
@@ -330,9 +331,7 @@ class Explorer:
 
     def _written(self, state: State, message: Message) -> State:
         there: dict[str, Any] = {keys.leader(): state.key, keys.HEAD: HEAD}
-        holds = all(
-            there[one.key] == one.value for one in self.rules.conditions(message.a, HEAD)
-        )
+        holds = all(there[one.key] == one.value for one in self.rules.conditions(message.a, HEAD))
         if not holds:
             self.found.refused += 1
             return _sent(state, message._replace(kind="refused"))

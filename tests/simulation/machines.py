@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from agent.link import Hello
@@ -261,7 +260,7 @@ def stands_in(
 ) -> dict[str, Any]:
     """What is put in the place of sockets, and of pauses that cost time and decide nothing."""
     return {
-        "gtm.links:server": partial(Server, net, all_),
+        "gtm.links:server": lambda *interceptors: Server(net, all_),
         "gtm.links:listen": lambda server, address, *a, **k: int(address.rpartition(":")[2]),
         "agent.link:channel": net.channel,
         "agent.link:AgentsStub": net.stub,

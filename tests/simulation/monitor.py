@@ -164,9 +164,7 @@ class Monitor:
             if saw is None:
                 continue
             shaken = self._disturbed.get(region, -1e9) > since - self._world.grace_s
-            if saw.at[verdict] >= since or (
-                verdict == "up" and shaken and saw.success >= since
-            ):
+            if saw.at[verdict] >= since or (verdict == "up" and shaken and saw.success >= since):
                 found.append(region)
         return found
 
@@ -205,7 +203,7 @@ class Monitor:
         if before == "unknown":
             ups = self.supporters(key, "up", since)
             support = sorted({*ups, *self.supporters(key, "down", since)})
-            needed = self._world.who.voters
+            needed = self._world.voters
         else:
             support = self.supporters(key, verdict, since)
             needed = self._world.quorums[verdict]
@@ -229,10 +227,9 @@ class Monitor:
             self.note("wrote", writer, revision, key, size)
             if key == keys.leader():
                 self._leads(None if item is None else item.value)
-            if key.startswith(LED) and writer != "operator":
-                if self._leader != writer:
-                    leader = self._leader or "nobody"
-                    self.violated(f"{writer} wrote {key} while the leader is {leader}")
+            if key.startswith(LED) and writer not in ("operator", self._leader):
+                leader = self._leader or "nobody"
+                self.violated(f"{writer} wrote {key} while the leader is {leader}")
             if key.startswith(keys.VERDICTS):
                 self._recorded(writer, key, item)
             elif key.startswith(keys.POOLS):

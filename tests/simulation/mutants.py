@@ -35,8 +35,8 @@ MUTANTS = (
     Mutant(
         "quorum: one region fewer",
         "coordinator/quorum.py",
-        "downs=max(1, -(-share.numerator // share.denominator)),",
-        "downs=max(1, -(-share.numerator // share.denominator) - 1),",
+        "downs=max(1, _upwards(check.fails_from, len(regions))),",
+        "downs=max(1, _upwards(check.fails_from, len(regions)) - 1),",
     ),
     Mutant(
         "voters: pending is judged",
@@ -73,6 +73,12 @@ MUTANTS = (
         "coordinator/publisher.py",
         "        if self._took_over != fence:",
         "        if self._took_over == -1:",
+    ),
+    Mutant(
+        "a stored vote counts whatever it says",
+        "coordinator/evidence.py",
+        "place.stored[over] = NO_VOTE",
+        "place.stored[over] = place.stored[over]",
     ),
 )
 

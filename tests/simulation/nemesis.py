@@ -38,7 +38,8 @@ class Nemesis:
         self._coordinators, self._agents, self._resolvers = coordinators, agents, resolvers
         self._ends: dict[tuple[str, Any], Ends] = {}
         self.kinds = {
-            name: (kind, weight) for name, (kind, weight) in self._all().items()
+            name: (kind, weight)
+            for name, (kind, weight) in self._all().items()
             if name not in quiet
         }
         self.begun: dict[str, int] = dict.fromkeys(self.kinds, 0)
@@ -113,7 +114,11 @@ class Nemesis:
             self._world.addresses, self._dice.randint(2, len(self._world.addresses))
         )
         self._world.down.update(dead)
-        return tuple(dead), self._dice.uniform(20, 900), lambda: self._world.down.difference_update(dead)
+        return (
+            tuple(dead),
+            self._dice.uniform(20, 900),
+            lambda: self._world.down.difference_update(dead),
+        )
 
     def _hidden(self) -> tuple[Any, float, Ends]:
         pair = (self._dice.choice(self._world.regions), self._dice.choice(self._world.addresses))
@@ -124,7 +129,11 @@ class Nemesis:
         region = self._dice.choice(self._world.regions)
         pairs = {(region, address) for address in self._world.addresses}
         self._world.hidden |= pairs
-        return region, self._dice.uniform(30, 900), lambda: self._world.hidden.difference_update(pairs)
+        return (
+            region,
+            self._dice.uniform(30, 900),
+            lambda: self._world.hidden.difference_update(pairs),
+        )
 
     # ---- links and agents ----------------------------------------------------------------------
 

@@ -59,7 +59,13 @@ class Simulation:
     """Everything of one seed, wired; `run` it once."""
 
     def __init__(
-        self, seed: int, *, hours: float = 1.0, nemesis: bool = True, trace: bool = False, script: str = "",
+        self,
+        seed: int,
+        *,
+        hours: float = 1.0,
+        nemesis: bool = True,
+        trace: bool = False,
+        script: str = "",
         **size: int,
     ) -> None:
         self.seed, self._hours, self._strikes = seed, hours, nemesis
@@ -96,7 +102,7 @@ class Simulation:
         ]
 
     def _script(self, name: str) -> list[tuple[float, Callable[[], None]]]:
-        """"one": the first origin dies after 1,800 s and returns after 2,700 s; "failing": and a
+        """ "one": the first origin dies after 1,800 s and returns after 2,700 s; "failing": and a
         region sees everything fail from 120 s on."""
         world, first = self.world, self.world.addresses[0]
         everything = {(world.regions[1], address) for address in world.addresses}
@@ -231,7 +237,9 @@ def main() -> int:
         print(*seen.violations, sep="\n")
         return bool(seen.violations)
     begun, bad, totals = time.perf_counter(), 0, Seen(0)
-    for count, seen in enumerate(many(range(given.first, given.first + given.seeds), given.jobs), 1):
+    for count, seen in enumerate(
+        many(range(given.first, given.first + given.seeds), given.jobs), 1
+    ):
         bad += bool(seen.violations)
         for text in seen.violations:
             print(f"seed {seen.seed}: {text}", flush=True)
@@ -246,7 +254,7 @@ def main() -> int:
             print(f"{count} seeds, {bad} with violations, {rate:.2f} seeds/s", flush=True)
     print(
         f"{totals.moves} members left or returned, {totals.leaderships} leaderships, "
-        f"{totals.revisions} revisions, {totals.late_writes} writes carried out too late to be known"
+        f"{totals.revisions} revisions, {totals.late_writes} writes carried out too late"
     )
     print(", ".join(f"{name} {count}" for name, count in totals.faults.items()))
     return int(bad > 0)

@@ -37,7 +37,6 @@ def from_the_answer(asked_s: float, answered_s: float, ttl_s: float) -> float:
     return answered_s + ttl_s
 
 
-
 BROKEN: list[tuple[str, dict[str, Callable[..., Any]]]] = [
     ("stale", {"conditions": no_fence}),
     ("overdue", {"ends": from_the_answer}),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .mutants import COPIED, MUTANTS, ROOT, planted
-from .run import Simulation, Seen, many, simulate
+from .run import Seen, Simulation, many, simulate
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "100"))
 FIRST = int(os.environ.get("SIMULATION_FIRST", "1"))
@@ -57,9 +57,7 @@ def test_a_region_that_fails_everything_changes_no_verdict_and_delays_none():
         assert not seen.violations
         turned = [(at, key.address, verdict) for at, key, verdict in seen.changes if at > 1_100]
         assert [row[1:] for row in turned] == [("192.0.2.1", "down"), ("192.0.2.1", "up")]
-    times = [
-        [at for at, _, verdict in seen.changes if at > 1_100] for seen in (plain, failing)
-    ]
+    times = [[at for at, _, verdict in seen.changes if at > 1_100] for seen in (plain, failing)]
     assert times[0] == pytest.approx(times[1], abs=FIVE["interval_s"])
 
 
