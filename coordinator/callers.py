@@ -49,6 +49,7 @@ ROLE_OF: Mapping[str, Role] = {
     "WatchVerdicts": "read",
     "Explain": "read",
     "History": "read",
+    "Recent": "read",
     "Audit": "read",
     "Force": "operate",
     "Release": "operate",

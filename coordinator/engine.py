@@ -25,7 +25,7 @@ from gtm.model import Resources
 from gtm.state import AddressSet, Force, Health, PoolState
 
 from . import pool
-from .alarms import Alarms, conditions
+from .alarms import Alarms, Condition, conditions
 from .brakes import Brakes
 from .confirm import Confirmation
 from .events import (
@@ -45,6 +45,7 @@ from .events import (
     Restored,
     TargetKey,
     Tick,
+    Troubled,
 )
 from .evidence import Evidence
 from .expiry import Certificate, expiring
@@ -52,6 +53,7 @@ from .forces import Forces
 from .guard import Brake
 from .latency import Latency
 from .picture import Picture, agent_views, region_views
+from .pool_alarms import PoolAlarms
 from .router import Router
 from .sets import conditions as unresolved
 from .sets import names_of, newest, sets_of
@@ -71,6 +73,8 @@ class Engine:
         self._verdicts = Verdicts(self._targets, self._evidence)
         self._confirmation = Confirmation(self._targets, self._evidence, self._verdicts)
         self._alarms = Alarms()
+        self._pool_alarms = PoolAlarms()
+        self._troubles: dict[str, Condition] = {}
         self._resources = Resources()
         self._generation = 0
         self._met: frozenset[str] = frozenset()
@@ -105,6 +109,9 @@ class Engine:
                 looks = self._brakes.suspect(event.region, turned)
                 effects = self._evaluate(turned, now, pools=pools, looks=looks)
                 return effects + self._confirm(event, now)
+            case Troubled():
+                self._troubles = {id_: Condition(text) for id_, text in event.found.items()}
+                return self._evaluate(_NO_NUMBERS, now, alarms=True)
             case Tick():
                 changed = self._evidence.lapse(now.mono_ms)
                 due = {*self._impatient(now), *self._brakes.eased(now)}
@@ -183,6 +190,7 @@ class Engine:
             self._sets = {name: one for name, one in self._sets.items() if name in wanted}
             dirty |= self._brakes.configure(resources, now)
             self._router.configure(resources)
+            self._pool_alarms.configure(resources, self._pools)
             dirty |= self._latency.configure(resources).intersection(resources.pools)
             self._known_ms = {
                 name: self._known_ms.get(name, now.mono_ms)
@@ -250,6 +258,7 @@ class Engine:
             judged = self._judge_pool(name, now)
             effects += judged
             changed += [effect.name for effect in judged]
+        self._pool_alarms.judged(changed, self._pools)
         instances = {*routes, *named, *self._router.of_pools(changed), *self._router.due(now)}
         effects += self._router.judge(instances, self._pools, self._generation, now)
         for target in released:
@@ -263,6 +272,7 @@ class Engine:
             holding |= self._brakes.conditions()
             holding |= expiring(self.certificates, now.wall_s)
             holding |= unresolved(self._resources.pools, self._sets)
+            holding |= self._pool_alarms.conditions() | self._troubles
             effects += self._alarms.update(holding, now)
         return effects
 

@@ -133,12 +133,28 @@ class Resolved(Struct, frozen=True, kw_only=True):
     sets: dict[str, AddressSet]
 
 
+class Troubled(Struct, frozen=True, kw_only=True):
+    """What is worth an alarm outside of the judgement (etcd, resolvers), by id; all of it now."""
+
+    found: dict[str, str]
+
+
 class Tick(Struct, frozen=True):
     """Time passed: graces and withheld pools are looked at."""
 
 
 Incoming = (
-    Configured | Restored | Met | Forced | AgentFound | AgentLost | Frame | Digest | Resolved | Tick
+    Configured
+    | Restored
+    | Met
+    | Forced
+    | AgentFound
+    | AgentLost
+    | Frame
+    | Digest
+    | Resolved
+    | Troubled
+    | Tick
 )
 
 
@@ -186,16 +202,22 @@ class Confirm(Struct, frozen=True, kw_only=True):
 
 
 class RaiseAlarm(Struct, frozen=True, kw_only=True):
-    """Something that an operator should know stands from now on."""
+    """Something that an operator should know stands from now on.
+
+    `since` (Unix; 0: from now on) is there where it stood already and its text changed.
+    """
 
     id: str
     text: str
+    since: float = 0.0
 
 
 class ClearAlarm(Struct, frozen=True, kw_only=True):
-    """It stands no more."""
+    """It stands no more; what it said, and since when (Unix)."""
 
     id: str
+    text: str = ""
+    since: float = 0.0
 
 
 Stored = (

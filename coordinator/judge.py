@@ -49,7 +49,7 @@ from .events import (
 )
 from .publisher import LED, Publisher
 from .telling import Telling
-from .views import VerdictView
+from .views import AlarmView, VerdictView
 from .watchers import Watcher, Watchers
 
 TICK_S = 0.25
@@ -72,6 +72,8 @@ class Judge:
     `assigned` is called whenever what agents should probe changed, `configured` after each new
     configuration, `confirm` with targets that agents should probe at once, `decided` with what the
     history tells of each evaluation that changed something.
+    `alarmed(event, alarm, Unix time)` is called for each alarm that comes (raise), changes its text
+    (update) or goes (clear).
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Judge:
         self.confirm: Callable[[Iterable[TargetKey]], None] = lambda targets: None
         self.decided: Callable[[list[tuple[str, HistoryEntry]]], None] = lambda entries: None
         self._telling = Telling()
+        self.alarmed: Callable[[str, AlarmView, float], None] = lambda event, alarm, at: None
         self.view = View()
         self._publisher = publisher
         self._clock = clock
@@ -189,9 +192,12 @@ class Judge:
             if isinstance(effect, PublishVerdict):
                 self._verdict(effect)
             elif isinstance(effect, RaiseAlarm):
-                transition(log, f"alarm {effect.id}: {effect.text}", logging.WARNING)
+                if not effect.since:  # one whose text changed was told of
+                    transition(log, f"alarm {effect.id}: {effect.text}", logging.WARNING)
+                self._alarmed("update" if effect.since else "raise", effect, now)
             elif isinstance(effect, ClearAlarm):
                 transition(log, f"alarm {effect.id} is over")
+                self._alarmed("clear", effect, now)
             elif isinstance(effect, PublishAside):
                 _said_aside(effect)
             elif isinstance(effect, EndForce):
@@ -200,6 +206,10 @@ class Judge:
                 members = effect.state.members
                 answered = sum(member.answered for member in members)
                 transition(log, f"pool {effect.name}: {answered} of {len(members)} answered")
+
+    def _alarmed(self, event: str, effect: RaiseAlarm | ClearAlarm, now: Now) -> None:
+        alarm = AlarmView(id=effect.id, text=effect.text, since=effect.since or now.wall_s)
+        self.alarmed(event, alarm, now.wall_s)
 
     def _verdict(self, effect: PublishVerdict) -> None:
         target, record = effect.target, effect.record

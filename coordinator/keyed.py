@@ -46,5 +46,5 @@ def written(effect: Stored, now: Now) -> bytes | None:
         case PublishVerdict() | PublishAside():
             value = effect.record
         case RaiseAlarm():
-            value = AlarmRecord(text=effect.text, since=now.wall_s)
+            value = AlarmRecord(text=effect.text, since=effect.since or now.wall_s)
     return None if value is None else codec.encode(value)

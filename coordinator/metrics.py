@@ -55,6 +55,15 @@ PUBLISH_FAILURES = Counter(
 )
 PUBLISH_WAITING = Gauge("gtm_coordinator_publish_waiting_keys", "Keys that wait to be written")
 APPLIES = Counter("gtm_coordinator_applies_total", "Applies and deletes", ["outcome"])
+WEBHOOK_ATTEMPTS = Counter(
+    "gtm_coordinator_webhook_attempts_total", "Deliveries of alarms tried", ["outcome"]
+)
+WEBHOOK_DROPPED = Counter(
+    "gtm_coordinator_webhook_dropped_total",
+    "Deliveries of alarms given up: for want of room (full), or never taken (old)",
+    ["why"],
+)
+WEBHOOK_WAITING = Gauge("gtm_coordinator_webhook_waiting", "Deliveries of alarms that wait")
 UNREADABLE = Counter("gtm_coordinator_unreadable_total", "Values in the store that can't be read")
 HISTORY = Counter("gtm_coordinator_history_entries_total", "Entries written to the history")
 HISTORY_DROPPED = Counter(

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -33,6 +35,7 @@ from gtm.tls_meter import CertificateMeter
 from gtm.v1 import agent_pb2, agent_pb2_grpc, operator_pb2, operator_pb2_grpc
 from gtm.view import Changes, View
 
+from . import troubles
 from .apply import Applier
 from .callers import Callers, Refusals
 from .catch_up import CatchUp
@@ -43,6 +46,7 @@ from .events import Resolved
 from .expiry import Certificate
 from .flatten import Flattener
 from .gateway import Gateway
+from .http_post import place
 from .judge import Judge
 from .mirror import Mirror, Table
 from .operator import Operator
@@ -56,6 +60,7 @@ from .standing import Standing, StoreHealth
 from .status import Members, Status
 from .tokens import Tokens
 from .trail import Notes, Trail, refused
+from .webhook import Webhook
 
 START_PATIENCE_S = 5.0
 """How long a coordinator waits for etcd before it gives up its start."""
@@ -66,6 +71,8 @@ GRACE_S = 0.5
 
 CERTIFICATES_S = 10.0
 """How often it is looked which certificates are in use."""
+MIN_SECRET = 16
+"""Bytes of the webhook's secret at least."""
 
 log = logging.getLogger("coordinator")
 
@@ -177,6 +184,9 @@ class Coordinator:
             raise StartError(f"--resolver {settings.resolver!r} is not ADDRESS:PORT", 2)
         if settings.lease.ms < MIN_LEASE_MS or settings.lease.ms % 1000:
             raise StartError("--lease: etcd counts whole seconds, of which it wants 2 at least", 2)
+        webhook = self._webhook()
+        if webhook is not None:
+            self.judge.alarmed = webhook.alarmed
         self._listen()
         if settings.http:
             host, _, port = settings.http.rpartition(":")
@@ -204,6 +214,9 @@ class Coordinator:
         self._begin(self._store_health.run())
         self._begin(self._look_at_certificates())
         self._begin(self._flattener().run())
+        if webhook is not None:
+            self._begin(webhook.run())
+        self._begin(troubles.watched(self._troubles, self.judge.handle))
         await self._server.start()
         transition(
             log,
@@ -254,6 +267,40 @@ class Coordinator:
                     )
             self.engine.certificates = tuple(found)
             await asyncio.sleep(CERTIFICATES_S)
+
+    def _webhook(self) -> Webhook | None:
+        """The webhook that the settings name, if any. Raises StartError."""
+        settings = self._settings
+        if not settings.webhook:
+            return None
+        try:
+            place(settings.webhook)
+        except ValueError as error:
+            raise StartError(f"--webhook {error}", 2) from error
+        try:
+            secret = Path(settings.webhook_secret).read_bytes() if settings.webhook_secret else b""
+            trust = ssl.create_default_context(cafile=settings.webhook_ca or None)
+        except OSError as error:
+            raise StartError(
+                f"--webhook-secret or --webhook-ca can't be read: {error.strerror or error}", 2
+            ) from error
+        if settings.webhook_secret and len(secret.strip()) < MIN_SECRET:
+            raise StartError(f"--webhook-secret holds fewer than {MIN_SECRET} bytes", 2)
+        return Webhook(
+            settings.webhook,
+            secret.strip(),
+            self.leadership,
+            self.engine.alarms,
+            source=lambda: self.id,
+            trust=trust,
+        )
+
+    def _troubles(self) -> dict[str, str]:
+        replicas, health = self.replicas, self._store_health
+        if replicas is None:
+            return {}
+        found = replicas.statuses(self.mirror.serve_revision)
+        return troubles.troubles(health.asked, health.last, found, replicas.behind_s())
 
     def _flattener(self) -> Flattener:
         return Flattener(

@@ -60,6 +60,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         Duration,
         _doc("before it may lead, it waits at most so long for a first digest of every agent"),
     ] = Duration(5_000)
+    webhook: Annotated[str, _doc("URL that alarms are posted to; empty: none")] = ""
+    webhook_secret: Annotated[
+        str, _doc("file with the secret that signs what is posted; empty: it is not signed")
+    ] = ""
+    webhook_ca: Annotated[str, _doc("PEM file: whom to trust as webhook; default: system's")] = ""
     insecure: Annotated[bool, _doc("gRPC in the clear; everybody may do everything")] = False
     operators: Annotated[
         str,

@@ -16,7 +16,7 @@ from gtm.state import AgentMember, CoordinatorMember, Leader
 from gtm.store import Event, Store
 from gtm.v1 import operator_pb2 as pb
 
-from . import wire
+from . import alarms, wire
 from .engine import Engine
 from .mirror import Mirror, Table
 from .replicas import Replicas
@@ -120,7 +120,14 @@ class Status:
                 for one in self._engine.regions()
             ],
             alarms=[
-                pb.Alarm(id=one.id, text=one.text, since=one.since) for one in self._engine.alarms()
+                pb.Alarm(
+                    id=one.id,
+                    text=one.text,
+                    since=one.since,
+                    kind=alarms.kind(one.id),
+                    severity=alarms.severity(one.id),
+                )
+                for one in self._engine.alarms()
             ],
             forces=map(wire.force, self._engine.forces()),
         )

@@ -106,7 +106,16 @@ def shape(status: pb.StatusResponse) -> dict[str, Any]:
             for one in status.replicas
         ],
         "forces": [force.shape(one) for one in status.forces],
-        "alarms": [{"id": one.id, "text": one.text, "since": one.since} for one in status.alarms],
+        "alarms": [
+            {
+                "id": one.id,
+                "kind": one.kind,
+                "severity": one.severity,
+                "text": one.text,
+                "since": one.since,
+            }
+            for one in status.alarms
+        ],
     }
 
 
@@ -239,5 +248,9 @@ def _forces(status: pb.StatusResponse) -> str:
 
 
 def _alarms(status: pb.StatusResponse) -> str:
-    rows = [(one.id, show.ago(one.since), one.text) for one in status.alarms]
-    return show.table(("ALARM", "FOR", "WHAT"), rows) or "no alarms"
+    order = {"critical": 0, "warning": 1, "info": 2}
+    rows = [
+        (one.severity or "-", one.id, show.ago(one.since), one.text)
+        for one in sorted(status.alarms, key=lambda one: (order.get(one.severity, 3), one.id))
+    ]
+    return show.table(("SEVERITY", "ALARM", "FOR", "WHAT"), rows) or "no alarms"

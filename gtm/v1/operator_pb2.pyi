@@ -373,14 +373,18 @@ class RegionStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., declared: bool = ..., met: bool = ..., agents: _Optional[int] = ..., votes: bool = ..., silenced: _Optional[str] = ..., aside_since: _Optional[float] = ...) -> None: ...
 
 class Alarm(_message.Message):
-    __slots__ = ("id", "text", "since")
+    __slots__ = ("id", "text", "since", "kind", "severity")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
     id: str
     text: str
     since: float
-    def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., since: _Optional[float] = ...) -> None: ...
+    kind: str
+    severity: str
+    def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., since: _Optional[float] = ..., kind: _Optional[str] = ..., severity: _Optional[str] = ...) -> None: ...
 
 class ListVerdictsRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token")
@@ -525,3 +529,41 @@ class ReportResponse(_message.Message):
     COORDINATORS_FIELD_NUMBER: _ClassVar[int]
     coordinators: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, coordinators: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RecentRequest(_message.Message):
+    __slots__ = ("check", "since_s")
+    CHECK_FIELD_NUMBER: _ClassVar[int]
+    SINCE_S_FIELD_NUMBER: _ClassVar[int]
+    check: str
+    since_s: float
+    def __init__(self, check: _Optional[str] = ..., since_s: _Optional[float] = ...) -> None: ...
+
+class RecentTarget(_message.Message):
+    __slots__ = ("check", "address", "port", "now", "agents", "agent", "outcome", "count", "began_ms", "ended_ms", "check_json", "voters", "dropped")
+    CHECK_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_MS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_MS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_JSON_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    check: str
+    address: str
+    port: int
+    now: float
+    agents: _containers.RepeatedScalarFieldContainer[str]
+    agent: _containers.RepeatedScalarFieldContainer[int]
+    outcome: _containers.RepeatedScalarFieldContainer[int]
+    count: _containers.RepeatedScalarFieldContainer[int]
+    began_ms: _containers.RepeatedScalarFieldContainer[int]
+    ended_ms: _containers.RepeatedScalarFieldContainer[int]
+    check_json: str
+    voters: _containers.RepeatedScalarFieldContainer[str]
+    dropped: int
+    def __init__(self, check: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., now: _Optional[float] = ..., agents: _Optional[_Iterable[str]] = ..., agent: _Optional[_Iterable[int]] = ..., outcome: _Optional[_Iterable[int]] = ..., count: _Optional[_Iterable[int]] = ..., began_ms: _Optional[_Iterable[int]] = ..., ended_ms: _Optional[_Iterable[int]] = ..., check_json: _Optional[str] = ..., voters: _Optional[_Iterable[str]] = ..., dropped: _Optional[int] = ...) -> None: ...

@@ -94,6 +94,11 @@ class OperatorStub(object):
                 request_serializer=gtm_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
                 response_deserializer=gtm_dot_v1_dot_operator__pb2.AuditResponse.FromString,
                 _registered_method=True)
+        self.Recent = channel.unary_stream(
+                '/gtm.v1.Operator/Recent',
+                request_serializer=gtm_dot_v1_dot_operator__pb2.RecentRequest.SerializeToString,
+                response_deserializer=gtm_dot_v1_dot_operator__pb2.RecentTarget.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer(object):
@@ -181,6 +186,13 @@ class OperatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recent(self, request, context):
+        """The recent results of a check's targets as runs of equal outcomes, one target a message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -243,6 +255,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Audit,
                     request_deserializer=gtm_dot_v1_dot_operator__pb2.AuditRequest.FromString,
                     response_serializer=gtm_dot_v1_dot_operator__pb2.AuditResponse.SerializeToString,
+            ),
+            'Recent': grpc.unary_stream_rpc_method_handler(
+                    servicer.Recent,
+                    request_deserializer=gtm_dot_v1_dot_operator__pb2.RecentRequest.FromString,
+                    response_serializer=gtm_dot_v1_dot_operator__pb2.RecentTarget.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -569,6 +586,33 @@ class Operator(object):
             '/gtm.v1.Operator/Audit',
             gtm_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
             gtm_dot_v1_dot_operator__pb2.AuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gtm.v1.Operator/Recent',
+            gtm_dot_v1_dot_operator__pb2.RecentRequest.SerializeToString,
+            gtm_dot_v1_dot_operator__pb2.RecentTarget.FromString,
             options,
             channel_credentials,
             insecure,
