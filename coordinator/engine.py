@@ -344,6 +344,17 @@ class Engine:
         """The number of a target in the columns of frames and digests."""
         return self._targets.number(key)
 
+    def graces_ms(self) -> NDArray[np.int64]:
+        """How long an opinion counts after the last result, by target number."""
+        return self._targets.columns.grace
+
+    def voters(self, check: str) -> tuple[str, ...]:
+        """The regions that vote in a check; none where nobody uses it."""
+        for key in self.targets():
+            if key.check == check:
+                return self._targets.electorate(key).regions
+        return ()
+
     def admits(self, region: str, agent: str) -> bool:
         """Whether there is room for an agent; one that is not admitted is not listened to."""
         return self._evidence.admits(region, agent)

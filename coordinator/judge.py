@@ -36,6 +36,7 @@ from .events import (
     Effect,
     EndForce,
     Forced,
+    Frame,
     Incoming,
     Met,
     Now,
@@ -48,6 +49,7 @@ from .events import (
     Tick,
 )
 from .publisher import LED, Publisher
+from .recent import Recent
 from .telling import Telling
 from .views import AlarmView, VerdictView
 from .watchers import Watcher, Watchers
@@ -87,6 +89,7 @@ class Judge:
         self._telling = Telling()
         self.alarmed: Callable[[str, AlarmView, float], None] = lambda event, alarm, at: None
         self.view = View()
+        self.recent = Recent()
         self._publisher = publisher
         self._clock = clock
         self._version = -1
@@ -162,6 +165,8 @@ class Judge:
     def handle(self, event: Incoming) -> None:
         """Put one event through the engine."""
         now = self._clock()
+        if isinstance(event, Frame):
+            self.recent.take(event, self.engine.graces_ms(), now.mono_ms)
         metrics.EVENTS.labels(type(event).__name__).inc()
         with metrics.JUDGING.time():
             effects = self.engine.handle(event, now)
@@ -170,6 +175,7 @@ class Judge:
         if self.engine.targets_version != self._version:
             self._version = self.engine.targets_version
             metrics.TARGETS.set(len(self.engine.targets()))
+            self.recent.assigned(self.engine.targets())
             self.assigned()
 
     async def run(self) -> None:

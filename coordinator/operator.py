@@ -43,6 +43,10 @@ MAX_HISTORY_PARTS = 200
 """Parts of the history (`keys.history_part`) that one answer looks through."""
 MAX_PART_BYTES = 2 << 20
 """Entries of the history, and of the audit trail, in one answer."""
+MAX_SINCE_S = 30 * 86_400.0
+"""How far back recent results are asked for."""
+RECENT_AT_ONCE = 500
+"""Targets whose results are gathered in one look at the ring."""
 REQUEST_ID_CHARS = 128
 """The longest request id."""
 FRESH_S = 2.0
@@ -350,6 +354,37 @@ class Operator(OperatorServicer):
             ) from None
         except ValueError as error:
             raise Refused(Code.INVALID_ARGUMENT, str(error)) from None
+
+    @_call
+    async def Recent(self, request: pb.RecentRequest, context: Any) -> None:
+        """The recent results of a check's targets, one target a message."""
+        check = self._mirror.view.checks.get(request.check)
+        if check is None:
+            raise Refused(Code.NOT_FOUND, f"there is no check {request.check!r}")
+        recent, now = self._judge.recent, self._judge.now
+        text, voters = codec.encode(check).decode(), self._judge.engine.voters(request.check)
+        keys_ = recent.of_check(request.check)[:MAX_LISTED]
+        since_ms = int(min(request.since_s, MAX_SINCE_S) * 1000) or int(MAX_SINCE_S * 1000)
+        for start in range(0, len(keys_), RECENT_AT_ONCE):
+            some = keys_[start : start + RECENT_AT_ONCE]
+            for key, runs in recent.runs_of(some, now.mono_ms, since_ms).items():
+                await context.write(
+                    pb.RecentTarget(
+                        check=key.check,
+                        address=key.address,
+                        port=key.port,
+                        now=now.wall_s,
+                        agents=runs.agents,
+                        agent=runs.agent,
+                        outcome=runs.outcome,
+                        count=runs.count,
+                        began_ms=runs.began_ms,
+                        ended_ms=runs.ended_ms,
+                        check_json=text,
+                        voters=voters,
+                        dropped=recent.dropped,
+                    )
+                )
 
     async def _with_records(self, text: str, then: View, revision: int) -> str:
         """An explanation of `revision` with the votes that the store had then."""

@@ -155,7 +155,12 @@ class Coordinator:
         self._health = HealthServicer()
         self._store_health = StoreHealth(store)
         standing = Standing(
-            self.engine, self.publisher, self._store_health, lambda: self.replicas, self.not_ready
+            self.engine,
+            self.publisher,
+            self._store_health,
+            lambda: self.replicas,
+            self.not_ready,
+            lambda: self.judge.recent,
         )
         registry = standing.registry()
         registry.register(CertificateMeter("coordinator", lambda: self.files))

@@ -22,6 +22,7 @@ from gtm.store import Store, StoreStatus
 
 from .engine import Engine
 from .publisher import Publisher
+from .recent import Recent
 from .replicas import Replicas
 
 PERIOD_S = 10.0
@@ -59,9 +60,11 @@ class Standing(Collector):
         store: StoreHealth,
         replicas: Callable[[], Replicas | None],
         unready: Callable[[], str],
+        recent: Callable[[], Recent] = Recent,
     ) -> None:
         self._engine, self._publisher, self._store = engine, publisher, store
         self._replicas, self._unready = replicas, unready
+        self._recent = recent
 
     def registry(self) -> CollectorRegistry:
         """A registry with these, the counters of the process and those of its etcd client."""
@@ -79,6 +82,11 @@ class Standing(Collector):
         yield _gauge("ready", "1 while /readyz says yes.", not self._unready())
         yield from self._judged()
         yield from self._regions()
+        yield _gauge("recent_runs", "Runs of results kept for backtests.", self._recent().runs)
+        yield _gauge("recent_bytes", "Memory that they take.", self._recent().size_bytes)
+        yield _gauge(
+            "recent_dropped", "Runs and rows that found no room there.", self._recent().dropped
+        )
         yield _gauge(
             "publish_waiting_seconds",
             "For so long something has waited to be published by us, the leader.",

@@ -166,6 +166,14 @@ class Client:
         """End a force or a manual failback."""
         return await self._call(self._stub.Release, request)
 
+    async def recent(self, request: pb.RecentRequest) -> AsyncIterator[pb.RecentTarget]:
+        """The recent results of a check's targets, one target at a time."""
+        try:
+            async for message in self._stub.Recent(request, timeout=APPLY_DEADLINE_S):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+
     async def status(self) -> pb.StatusResponse:
         """Members, revisions, alarms."""
         return await self._call(self._stub.Status, pb.StatusRequest())

@@ -29,6 +29,7 @@ COMMANDS = {
     "delete": ("resource", "delete a resource"),
     "force": ("force", "override what health decides about an address, a pool or a rule"),
     "release": ("force", "end a force, or a manual failback"),
+    "backtest": ("backtest", "recent results judged again with other thresholds"),
     "status": ("status", "members, leader, revisions, alarms, each resolver's lag"),
     "health": ("health", "verdicts with every region's vote and evidence"),
     "history": ("history", "what changed, with its clock; what operators did, verified"),
