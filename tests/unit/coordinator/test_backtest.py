@@ -39,6 +39,7 @@ def assigned(*keys: TargetKey, first: int = 0) -> dict[TargetKey, Assigned]:
             type="tcp",
             options="{}",
             interval_ms=10_000,
+            gap_ms=0,
             timeout_ms=2_000,
             fall=2,
             rise=2,
