@@ -36,6 +36,9 @@ ELSEWHERE = {
     "a probe cannot run: no socket, no permission, settings that this agent does not know": (
         "its agents are root's, as namespaces are, and may open every socket"
     ),
+    "whom the webhook tells of alarms is gone, slow, or answers with errors": (
+        "its coordinators tell no webhook"
+    ),
     "no DNS server answers an agent": "all of its members are addresses",
     "none of an agent's canaries answers": "its regions have no canaries",
     "a coordinator wants probed what nobody should probe, or asks what makes no sense": (
