@@ -43,6 +43,8 @@ MAX_HISTORY_PARTS = 200
 """Parts of the history (`keys.history_part`) that one answer looks through."""
 MAX_PART_BYTES = 2 << 20
 """Entries of the history, and of the audit trail, in one answer."""
+MAX_RECENT = 20_000
+"""Targets whose recent results one call gives."""
 MAX_SINCE_S = 30 * 86_400.0
 """How far back recent results are asked for."""
 RECENT_AT_ONCE = 500
@@ -363,7 +365,7 @@ class Operator(OperatorServicer):
             raise Refused(Code.NOT_FOUND, f"there is no check {request.check!r}")
         recent, now = self._judge.recent, self._judge.now
         text, voters = codec.encode(check).decode(), self._judge.engine.voters(request.check)
-        keys_ = recent.of_check(request.check)[:MAX_LISTED]
+        keys_ = recent.of_check(request.check)[:MAX_RECENT]
         since_ms = int(min(request.since_s, MAX_SINCE_S) * 1000) or int(MAX_SINCE_S * 1000)
         for start in range(0, len(keys_), RECENT_AT_ONCE):
             some = keys_[start : start + RECENT_AT_ONCE]
