@@ -67,7 +67,10 @@ STATUS = pb.StatusResponse(
     replicas=[pb.ReplicaStatus(id="d1", listen=["127.0.0.1:5300"], served_revision=6, lag=2)],
     regions=[pb.RegionStatus(name="r1", declared=True, met=True, agents=1, votes=True)],
     forces=[pb.StandingForce(target="a/192.0.2.1", action="drain", who="ops", why="new disk")],
-    alarms=[pb.Alarm(id="region-without-agent/eu", text="no agent serves eu", since=1.0)],
+    alarms=[
+        pb.Alarm(id="region-without-agent/eu", kind="region-without-agent", severity="warning",
+                 text="no agent serves eu", since=1.0),
+    ],
 )  # fmt: skip
 
 EXPLAINED: dict[str, Any] = {
@@ -335,7 +338,13 @@ async def test_status_as_json_and_as_text_tell_the_lag_of_each_resolver(
     assert shape["resolvers"][0]["lag"] == 2
     assert shape["store"]["revision"] == 9
     assert shape["alarms"] == [
-        {"id": "region-without-agent/eu", "text": "no agent serves eu", "since": 1.0}
+        {
+            "id": "region-without-agent/eu",
+            "kind": "region-without-agent",
+            "severity": "warning",
+            "text": "no agent serves eu",
+            "since": 1.0,
+        }
     ]
     _, text, _ = await coordinator.gtm("status")
     rows = [line.split() for line in text.splitlines()]
