@@ -47,6 +47,8 @@ MAX_RECENT = 20_000
 """Targets whose recent results one call gives."""
 MAX_SINCE_S = 30 * 86_400.0
 """How far back recent results are asked for."""
+MAX_RECENT = 20_000
+"""Targets whose recent results one call gets."""
 RECENT_AT_ONCE = 500
 """Targets whose results are gathered in one look at the ring."""
 REQUEST_ID_CHARS = 128
