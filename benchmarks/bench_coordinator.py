@@ -140,6 +140,7 @@ class Agent:
         self.region, self.rows = region, 0
         self.acked_rows = 0
         self._targets = targets
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._call = channel.stream_stream(
             "/gtm.v1.Agents/Connect",
             request_serializer=lambda octets: octets,
@@ -149,6 +150,7 @@ class Agent:
         self._sizes: dict[int, int] = {}
         self._more = asyncio.Event()
         self._failure = ""
+        self._speaks = asyncio.Lock()
         self._index: list[int] = []
         self._revision = 0
         self._frames: dict[int, list[bytes]] = {}
@@ -165,7 +167,7 @@ class Agent:
             if message.WhichOneof("message") == "assignment":
                 self._index += [one.index for one in message.assignment.set]
                 self._revision = message.assignment.revision
-        self._reading = asyncio.create_task(self._read())
+        self._tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._beat()))
         for start in range(0, self._targets, DIGEST_ROWS):
             rows = self._index[start : start + DIGEST_ROWS]
             digest = pb.Digest(
@@ -197,7 +199,8 @@ class Agent:
             await self._heard()
         self._sequence += 1
         self._sizes[self._sequence] = rows
-        await self._call.write(numbered(frame, self._sequence, kind))
+        async with self._speaks:
+            await self._call.write(numbered(frame, self._sequence, kind))
 
     async def flushed(self) -> None:
         """Wait until everything is acknowledged."""
@@ -205,15 +208,19 @@ class Agent:
             await self._heard()
 
     async def _heard(self) -> None:
-        """Wait for an acknowledgement; a heartbeat now and then, as agents send them."""
+        """Wait for an acknowledgement."""
         self._more.clear()
-        try:
-            async with asyncio.timeout(HEARTBEAT_S):
-                await self._more.wait()
-        except TimeoutError:
-            await self._call.write(pb.FromAgent(heartbeat=pb.Heartbeat()).SerializeToString())
+        await self._more.wait()
         if self._failure:
             raise SystemExit(self._failure)
+
+    async def _beat(self) -> None:
+        """Heartbeats, as agents send them."""
+        beat = pb.FromAgent(heartbeat=pb.Heartbeat()).SerializeToString()
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            async with self._speaks:
+                await self._call.write(beat)
 
     def make(self, rows: int, dice: np.random.Generator) -> None:
         """Make frames of so many rows over all targets, to be sent again and again."""
@@ -253,7 +260,8 @@ class Agent:
 
     async def close(self) -> None:
         """End the stream."""
-        self._reading.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._call.cancel()
 
 

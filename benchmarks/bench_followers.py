@@ -37,7 +37,7 @@ from gtm.state import Head, StoredZone  # noqa: E402
 from gtm.store import Op, Put, packed  # noqa: E402
 from resolver.compiler import compile_table  # noqa: E402
 from resolver.follower import Follower  # noqa: E402
-from resolver.locate import open_locator  # noqa: E402
+from resolver.place import Unplaced  # noqa: E402
 from resolver.table import AnswerTable, heard  # noqa: E402
 
 POOLS, INSTANCES = 100, 100
@@ -61,7 +61,7 @@ async def filled(store: EtcdStore) -> None:
 async def follow(endpoint: str, count: int) -> None:
     """A process of followers: a line for each revision in force, until standard input ends."""
     stores, tasks, seen = [], [], []
-    locator = open_locator(())
+    locator = Unplaced()  # a fault asks nothing of geo data
 
     def swapped(at: int) -> None:
         seen.append((followers[at].revision, time.monotonic()))
