@@ -44,7 +44,7 @@ from .machines import AgentMachine, CoordinatorMachine, ResolverMachine
 from .store import Client, Cluster
 from .world import World
 
-SLACK_S = 10.0
+SLACK_S = 15.0
 """For messages under way and for the engine's tick."""
 MOST_VIOLATIONS = 5
 

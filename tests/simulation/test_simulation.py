@@ -20,8 +20,8 @@ PART = 5
 FIVE: dict[str, Any] = {
     "coordinators": 1,
     "regions": 5,
-    "addresses": 6,
-    "interval_s": 10,
+    "addresses": 5,
+    "interval_s": 30,
     "fall": 2,
     "rise": 2,
     "share": 50,
