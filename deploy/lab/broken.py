@@ -28,9 +28,9 @@ def region_cut_from_coordinators(on: Ground) -> None:
 
 
 def region_cut_from_origins(on: Ground) -> None:
-    """It sees everything fail, and is alone with that."""
+    """It sees everything fail, is alone with that, and is set aside."""
     on.lab.cut("r1", "origins")
-    on.until(lambda: on.vote("r1", "a1") != "up", "r1 sees them fail")
+    on.until(lambda: on.lapsed("r1"), "r1 is set aside")
     on.stands(GRACE_S)
     on.follows("a1")
     on.follows()

@@ -93,6 +93,7 @@ def killed(on: Ground, watcher: Watcher, *, amid: bool) -> Kill:
     published_s = None
     if amid:
         on.check(on.load.arrives(SOON_S) is not None, "answers do not follow")
+        on.until(lambda: watcher.first(keys.SERVE, began) is not None, "the watch tells it", 0.02)
         published_s = watcher.first(keys.SERVE, began)
     on.start(leader)
     on.until(lambda: asking.whole(on.lab), "the lab is whole again")
