@@ -10,8 +10,8 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
-	acceptance bench bench-dns compare-gdnsd conformance fuzz faults soak torture simulate \
-	simulate-mutants clean
+	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz faults soak torture \
+	simulate simulate-mutants clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -119,6 +119,10 @@ bench: $(VENV)/.dev  ## every benchmark, beside its targets
 
 bench-dns: $(VENV)/.dev  ## the responder beside its peers
 	$(BIN)/python benchmarks/bench_responder.py
+
+bench-agent: $(VENV)/.dev  ## the agent's probes beside blackbox_exporter's and fping's (install them first; root)
+	$(BIN)/python benchmarks/bench_agent.py
+	$(BIN)/python benchmarks/bench_ping.py
 
 compare-gdnsd: $(VENV)/.dev  ## our answers and scopes beside gdnsd's (install it first): QUERIES=10000 SEED=random
 	$(BIN)/python benchmarks/compare_gdnsd.py --queries $(QUERIES) --seed $(SEED)
