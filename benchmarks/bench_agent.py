@@ -188,10 +188,14 @@ async def many(origin: Origin, args: argparse.Namespace) -> None:
                     await asyncio.sleep(0.2)
                 await asyncio.sleep(3 * MANY_INTERVAL_MS / 1000)
                 origin.times()
+                assigner.rows.clear()
                 before, began = cpu_s(pid), time.monotonic()
                 await asyncio.sleep(3 * MANY_INTERVAL_MS / 1000)
                 share = (cpu_s(pid) - before) / (time.monotonic() - began)
                 times, memory = origin.times(), rss_mb(pid)
+        failed = Counter(
+            reason.partition(":")[0] for _, outcome, _, reason in assigner.rows if outcome != 1
+        )
         bins = Counter(int((at - began) / BIN_S) for at in times if at >= began)
         full = [bins[number] for number in range(int(3 * MANY_INTERVAL_MS / 1000 / BIN_S))]
         mean = statistics.mean(full)
@@ -199,7 +203,7 @@ async def many(origin: Origin, args: argparse.Namespace) -> None:
             f"{MANY} http targets every {MANY_INTERVAL_MS // 1000} s"
             f"{', uvloop' if uvloop else ''}: {share:.0%} of a core (target below 100%), "
             f"{memory:.0f} MB (target below 300), {len(times)} probes, "
-            f"{assigner.kinds[2] + assigner.kinds[3]} not successful; "
+            f"failed: {dict(failed) or 'none'}; "
             f"probes in {BIN_S * 1000:g} ms {min(full)} to {max(full)}, mean {mean:.0f}, "
             f"greatest {max(full) / mean:.2f} times (target at most 2)"
         )
