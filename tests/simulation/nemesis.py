@@ -62,6 +62,7 @@ class Nemesis:
             "coordinator stopped": (self._stopped, 1),
             "coordinator frozen": (self._frozen, 2),
             "store lost": (self._store, 2),
+            "write held up": (self._held_up, 3),
             "store lost to all": (self._outage, 1),
             "store slow": (self._store_slow, 1),
             "history compacted": (self._compacted, 0.5),
@@ -275,6 +276,24 @@ class Nemesis:
         one.client.held_s = self._dice.choice((0.0, self._dice.uniform(1, 30)))
         one.cut()
         return one.name, self._dice.uniform(0.5, 120), one.mend
+
+    def _held_up(self) -> tuple[Any, float, Ends]:
+        """The leader is cut off while it publishes; that write lands when another one leads."""
+        one = self._leader()
+        client, cut = one.client, [False]
+
+        def sprung() -> None:
+            client.held_s = self._dice.uniform(8, 30)
+            cut[0] = True
+            one.cut()
+
+        def ends() -> None:
+            client.trap = None
+            if cut[0]:
+                one.mend()
+
+        client.trap = sprung
+        return one.name, self._dice.uniform(60, 300), ends
 
     def _outage(self) -> tuple[Any, float, Ends]:
         for one in self._coordinators:

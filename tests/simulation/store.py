@@ -14,10 +14,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gtm import keys
 from gtm.errors import OutcomeUnknown, StoreUnavailable
 from gtm.etcd_wire import writes
 from gtm.memory import MemoryCluster, MemoryStore
-from gtm.store import Batch, Compare, Done, Item, Listing, Op, StoreStatus
+from gtm.store import Batch, Compare, Delete, Done, Item, Listing, Op, Put, StoreStatus
 
 from .loop import VirtualLoop
 
@@ -152,6 +153,8 @@ class Client:
         self.slow_s = 0.0
         self.held_s = 0.0
         """What is under way when the link is cut is carried out after so long; 0: lost."""
+        self.trap: Callable[[], None] | None = None
+        """Called once, as soon as something to be published is under way."""
         self.closed = False
 
     @property
@@ -235,6 +238,11 @@ class Client:
         def run() -> Done:
             return self.cluster.memory.history.run(compares, then, orelse)
 
+        if self.trap is not None and any(
+            isinstance(op, Put | Delete) and op.key.startswith(keys.SERVE) for op in then
+        ):
+            self.loop.call_soon(self.trap, context=contextvars.Context())
+            self.trap = None
         done: Done = await self.ask(run, write=writes((*then, *orelse)))
         return done
 
