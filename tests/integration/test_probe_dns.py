@@ -14,6 +14,7 @@ import dns.rrset
 import msgspec
 import pytest
 
+from agent.guard import Guard
 from agent.named import by_name
 from agent.probes import dns as probing
 from agent.probes.base import Kind, Outcome, Reason, Target, read_settings
@@ -260,7 +261,7 @@ async def test_a_member_that_is_a_name_is_resolved_and_then_asked() -> None:
     async with name_server() as server, lying(good) as port:
         server.rows["ns.test"] = ["A 127.0.0.1"]
         one = target(port, "ns.test", qname="x.test", expect_data=[GOOD])
-        probe = by_name(Names(server.address))(one)
+        probe = by_name(Names(server.address), Guard())(one)
         assert probe is not None
         outcome = await probe(one)
     assert outcome.kind is Kind.SUCCESS, outcome

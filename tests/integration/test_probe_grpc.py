@@ -13,6 +13,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from agent.guard import Guard
 from agent.named import by_name
 from agent.probes import grpc as probing
 from agent.probes.base import Kind, Outcome, Reason, Target, read_settings
@@ -174,7 +175,7 @@ async def test_a_member_that_is_a_name_is_asked_for_by_it() -> None:
     async with name_server() as server, serving() as port:
         server.rows["app.test"] = ["A 127.0.0.1"]
         one = target(port, "app.test", service="shop.v1.Cart")
-        probe = by_name(Names(server.address))(one)
+        probe = by_name(Names(server.address), Guard())(one)
         assert probe is not None
         outcome = await probe(one)
     assert outcome.kind is Kind.SUCCESS, outcome

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from cryptography import x509
 
+from agent.guard import Guard
 from agent.named import by_name
 from agent.probes import tls
 from agent.probes._tls import expiry
@@ -198,7 +199,7 @@ async def test_a_member_that_is_a_name_is_asked_for_and_verified_by_it(
     async with name_server() as server, authority.serving("app.test") as port:
         server.rows["app.test"] = ["A 127.0.0.1"]
         server.rows["alias.test"] = ["CNAME app.test."]
-        probe = by_name(Names(server.address))(target(port, "app.test"))
+        probe = by_name(Names(server.address), Guard())(target(port, "app.test"))
         assert probe is not None
         good = await probe(target(port, "app.test", ca=authority.path))
         bad = await probe(target(port, "alias.test", ca=authority.path))
