@@ -114,7 +114,6 @@ bench: $(VENV)/.dev  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_plan.py
 	$(BIN)/python benchmarks/bench_failover.py
 	$(BIN)/python benchmarks/bench_coordinator.py
-	$(BIN)/python benchmarks/bench_followers.py
 	$(BIN)/python benchmarks/bench_takeover.py
 
 bench-dns: $(VENV)/.dev  ## the responder beside its peers
