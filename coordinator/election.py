@@ -41,6 +41,8 @@ class Leadership:
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self.changed = changed
+        self.mark = 0
+        """The mod revision of our leader key: what a write compares, beside the fence."""
         self._fence = 0
         self._lease: Lease | None = None
 
@@ -52,11 +54,26 @@ class Leadership:
 
     def won(self, fence: int, lease: Lease) -> None:
         """The key is ours."""
-        self._fence, self._lease = fence, lease
+        self._fence, self._lease, self.mark = fence, lease, fence
         metrics.LEADER.set(1)
         metrics.LEADERSHIPS.inc()
         transition(log, "leading", fence=fence)
         self.changed()
+
+    async def settle(self, store: Store) -> None:
+        """Have every write of ours that may still be on its way miss: the key is written anew.
+
+        Its create revision stays, so that we lead on; what compares the former mark is refused.
+        Raises StoreError.
+        """
+        fence, lease = self._fence, self._lease
+        item = await store.get(keys.leader())
+        if item is None or item.create_revision != fence or lease is None:
+            return  # another one leads, and the fence is enough
+        mine = Compare(keys.leader(), "create", "=", fence)
+        done = await store.txn([mine], [Put(keys.leader(), item.value, lease.id)])
+        if done.succeeded and self._fence == fence:
+            self.mark = done.revision
 
     def lost(self, why: str) -> None:
         """The key is not ours any more; nothing where it was not."""

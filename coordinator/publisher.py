@@ -2,8 +2,10 @@
 
 Keeps what is *wanted* beside what is *known* to be in the store. All that one evaluation changed
 goes in one transaction, which compares the leader key's create revision and the `serve/head` that
-was judged; refused, it waits for the engine to judge the new head. Without a store, or without the
-leadership, wanted goes on changing and only differences are written later. Decides nothing.
+was judged; refused, it waits for the engine to judge the new head. A write whose answer is lost may
+be carried out late: before anything newer is written the leader key, which that write compared, is
+written anew. Without a store, or without the leadership, wanted goes on changing and only
+differences are written later. Decides nothing.
 """
 
 from __future__ import annotations
@@ -73,6 +75,8 @@ class Publisher:
         self._head = 0
         self._took_over = 0
         """The fence under which the store was read; 0: it must be read before the next write."""
+        self._unsettled = False
+        """Whether a write of ours may still be on its way; none must overtake a newer one."""
         self._wake = asyncio.Event()
         self._waits_since: float | None = None
         """When, on the monotonic clock, the first wanted key that we may write began to wait."""
@@ -215,6 +219,9 @@ class Publisher:
             if not self._took_over:
                 return 0.0  # a gap meanwhile: what was read may be of before it
             transition(log, "took over", differing=len(self._differing()))
+        if self._unsettled:
+            await self._leadership.settle(self._store)
+            self._unsettled = False
         wrote = False
         while differing := self._differing():
             values = {key: self._wanted.get(key) for key in differing}
@@ -263,6 +270,7 @@ class Publisher:
         leader = keys.leader()
         compares = [
             *ballot.conditions(fence, head),
+            Compare(leader, "mod", "=", self._leadership.mark),
             *(
                 Compare(key, "mod", "=", self._known.get(key, _NOTHING).revision)
                 for key, _ in batch
@@ -273,6 +281,7 @@ class Publisher:
             with metrics.PUBLISHING.time():
                 done = await self._store.txn(compares, packed(ops), [Get(leader), Get(keys.HEAD)])
         except OutcomeUnknown:
+            self._unsettled = True  # it may come late, when newer values stand
             for key, _ in batch:  # written again: the same values under the same fence
                 self._known[key] = _Known(b"\0", self._known.get(key, _NOTHING).revision)
             raise
@@ -285,6 +294,9 @@ class Publisher:
                 self._forget(key)
             return True
         holder = done.reads[0]
+        self._unsettled = self._unsettled or bool(
+            holder and holder[0].mod_revision != self._leadership.mark
+        )
         if not holder or holder[0].create_revision != fence:
             metrics.PUBLISH_FAILURES.labels("fenced").inc()
             if self._leadership.fence == fence:  # else this write is of a former leadership

@@ -15,7 +15,7 @@ from coordinator.election import Leadership
 from coordinator.mirror import Mirror
 from coordinator.publisher import LED, Publisher
 from gtm import codec, keys
-from gtm.errors import StoreDenied
+from gtm.errors import OutcomeUnknown, StoreDenied
 from gtm.memory import MemoryStore
 from gtm.state import Head
 from gtm.store import Batch, Delete, Event, Listing, Op, Put
@@ -106,6 +106,41 @@ async def test_a_write_of_a_former_leadership_that_comes_late_does_not_end_the_p
         assert one.leadership.fence
         one.publisher.want({A: b"2"})  # as the engine judges after it was restored
         await helpers.until(lambda: one.value(A))
+
+
+class Lost(MemoryStore):
+    """A store whose answer to one write is lost, and which carries that out when told."""
+
+    held: Callable[[], Any] | None = None
+    loses = False
+
+    async def txn(self, compares: Any, then: Any, orelse: Any = ()) -> Any:
+        if self.loses and compares:
+            self.loses = False
+            self.held = lambda: super(Lost, self).txn(compares, then, orelse)
+            raise OutcomeUnknown("the answer was lost")
+        return await super().txn(compares, then, orelse)
+
+
+async def test_a_write_of_ours_that_comes_late_overtakes_no_newer_one(helpers: Any) -> None:
+    store = Lost()
+    async with leading(store, helpers) as one:
+        one.publisher.want({A: b"old"})
+        await helpers.until(lambda: one.value(A))
+        store.loses = True
+        one.publisher.want({A: b"late"})
+        await helpers.until(lambda: store.held)
+        one.publisher.want({A: b"new"})
+
+        async def newer() -> bool:
+            return await one.value(A) == b"new"
+
+        await helpers.until(newer)
+        assert store.held is not None
+        assert not (await store.held()).succeeded
+        assert await one.value(A) == b"new"
+        one.publisher.want({B: b"1"})  # and goes on to write
+        await helpers.until(lambda: one.value(B))
 
 
 def one_by_one(values: dict[str, bytes | None], together: Any) -> list[Values]:
