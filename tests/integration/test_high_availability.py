@@ -74,6 +74,15 @@ def told(server: str, *words: str) -> Any:
     return json.loads(faults.gtm("--server", server, *words, "-o", "json"))
 
 
+def _flat(value: Any, path: str = "") -> list[str]:
+    """Every leaf of `value` with its path."""
+    if isinstance(value, dict):
+        return [text for name, one in value.items() for text in _flat(one, f"{path}.{name}")]
+    if isinstance(value, list):
+        return [text for at, one in enumerate(value) for text in _flat(one, f"{path}[{at}]")]
+    return [f"{path}: {value}"]
+
+
 def without(value: Any, *names: str) -> Any:
     """`value` without what differs from moment to moment."""
     if isinstance(value, dict):
@@ -95,12 +104,14 @@ def test_a_follower_answers_operators_as_the_leader_does_and_says_who_leads(worl
             answers[:] = [without(told(door, *words), *names) for door in doors]
             return bool(answers[0] == answers[1])
 
-        assert poll(agree, SOON_S) is not None, answers
+        assert poll(agree, SOON_S) is not None, [
+            (one, other) for one, other in zip(*map(_flat, answers), strict=False) if one != other
+        ]
 
     live = ("age_s", "heard_s", "rtt_us", "streak", "queries", "phases")
     same((*live, "since"), "health")
     same(("since", *live), "explain", NEAR.partition(" ")[0], "--client", "192.0.2.1")
-    same((*live, "coordinator", "results", "store", "snapshot_age_s"), "status")
+    same((*live, "since", "coordinator", "results", "store", "snapshot_age_s"), "status")
     for door in doors:
         status = told(door, "status")
         assert status["leader"] == leader

@@ -245,7 +245,7 @@ class Monitor:
 
     def _leads(self, value: bytes | None) -> None:
         id_ = "" if value is None else codec.decode(value, Leader).id
-        if id_ and self._leader:
+        if id_ and self._leader and id_ != self._leader:  # a leader may write its own key anew
             self.violated(f"{id_} took the leadership of {self._leader} away")
         self._leader = id_
         self.leaderships += bool(id_)

@@ -9,6 +9,7 @@ it has passed since it last *received* one. Every write is told to `Cluster.wrot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
 from collections.abc import Callable, Sequence
@@ -105,7 +106,8 @@ class ClientLease:
                 self._client.cluster.memory.end(lease)
                 self._client.cluster.told(None)
 
-        await self._client.ask(end, write=False)
+        with contextlib.suppress(StoreUnavailable):  # it runs out by itself
+            await self._client.ask(end, write=False)
 
     def _finish(self) -> None:
         self._over.set()
