@@ -172,8 +172,16 @@ class Election:
         self._leadership, self._membership = leadership, membership
         self._caught_up = caught_up
         self._key = keys.leader()
+        self._lease: Lease | None = None
+        self._heard = 0.0
         self.session = asyncio.Event()
         """Set while we hold a lease."""
+
+    def heard(self) -> float:
+        """When, in Unix time, what kept our lease was asked of the store; 0.0 where nothing has."""
+        if self._lease is not None and (left_s := self._lease.remaining_s()) > 0:
+            self._heard = time.time() - max(0.0, self._lease.ttl_s - left_s)
+        return self._heard
 
     async def run(self) -> None:
         """Hold a lease, be a member, campaign, lead; again from the start when the lease is over.
@@ -191,6 +199,7 @@ class Election:
                 await pause.wait()
                 continue
             pause.reset()
+            self._lease = lease
             self.session.set()
             tasks = [
                 asyncio.create_task(work)
@@ -201,6 +210,7 @@ class Election:
                 for task in done:
                     task.result()  # a defect ends the coordinator rather than hide
             finally:
+                self._ended(lease)
                 self.session.clear()
                 for task in tasks:
                     task.cancel()
@@ -211,6 +221,14 @@ class Election:
                         async with asyncio.timeout(REVOKE_S):
                             await lease.revoke()
             transition(log, "the lease is over", logging.WARNING)
+
+    def _ended(self, lease: Lease) -> None:
+        """Keep what `heard` says for when there is no lease."""
+        if lease.remaining_s() > 0:
+            self.heard()
+        else:  # nobody answered for its whole length
+            self._heard = max(self._heard, time.time() - lease.ttl_s)
+        self._lease = None
 
     async def _clear_own(self) -> None:
         """Take away the leader key of our own former life, so that nobody waits for its lease.

@@ -354,9 +354,11 @@ class Coordinator:
             self._store,
             self.mirror,
             self._members,
+            self.leadership,
             self.engine,
             replicas,
             lambda: self.gateway.streams,
+            self.election,
         )
         self.applier = Applier(self._store, self.mirror, Planner(self._store, self._policy))
         operator = Operator(

@@ -17,6 +17,7 @@ from gtm.store import Event, Store
 from gtm.v1 import operator_pb2 as pb
 
 from . import alarms, wire
+from .election import Election, Leadership
 from .engine import Engine
 from .mirror import Mirror, Table
 from .replicas import Replicas
@@ -75,11 +76,14 @@ class Status:
         store: Store,
         mirror: Mirror,
         members: Members,
+        leadership: Leadership,
         engine: Engine,
         replicas: Replicas,
         streams: Callable[[], Iterable[Stream]],
+        election: Election,
     ) -> None:
         self._id, self._store, self._mirror = id_, store, mirror
+        self._leadership, self._election = leadership, election
         self._members, self._engine, self._replicas = members, engine, replicas
         self._streams = streams
         self._asked = -STORE_STATUS_S
@@ -88,12 +92,14 @@ class Status:
     async def answer(self) -> pb.StatusResponse:
         """The status as of now."""
         view = self._mirror.view
-        leader = self._members.leader()
+        store = await self._store_status()
+        leader, as_of = self._leader(silent=bool(store.error))
         return pb.StatusResponse(
             coordinator_id=self._id,
             leader_id=leader,
+            leader_as_of=as_of,
             version=gtm.__version__,
-            store=await self._store_status(),
+            store=store,
             generation=view.head.generation,
             serve_revision=self._mirror.serve_revision,
             pools=len(view.config_pools),
@@ -131,6 +137,19 @@ class Status:
             ],
             forces=map(wire.force, self._engine.forces()),
         )
+
+    def _leader(self, *, silent: bool) -> tuple[str, float]:
+        """Who leads, and as of when where the store is silent, in Unix time (0.0: as of now).
+
+        Whether we lead says our lease; whether another does, the last that the store said.
+        """
+        if self._leadership.fence:
+            return self._id, 0.0
+        other = self._members.leader()
+        if other in ("", self._id):  # our key may outlive what our lease lets us do
+            return "", 0.0
+        silent = silent or not self._election.session.is_set()
+        return other, self._election.heard() if silent else 0.0
 
     def _agents(self) -> list[pb.AgentStatus]:
         """Those that stream to us with their counts, then those known by their keys alone."""

@@ -45,6 +45,7 @@ def shape(status: pb.StatusResponse) -> dict[str, Any]:
     return {
         "coordinator": status.coordinator_id,
         "leader": status.leader_id,
+        "leader_as_of": status.leader_as_of,
         "version": status.version,
         "generation": status.generation,
         "serve_revision": status.serve_revision,
@@ -150,6 +151,9 @@ def _head(status: pb.StatusResponse) -> str:
         elif store.size_bytes > WARN_SHARE * QUOTA_BYTES:
             etcd += show.colour(", over 60 % of its quota: compact and defragment it", "yellow")
     leader = status.leader_id or show.colour("none known", "red")
+    if status.leader_as_of:
+        as_of = f"as of {show.ago(status.leader_as_of)} ago, etcd is silent"
+        leader += show.colour(f", {as_of}", "yellow")
     pools = f"{status.pools_published} of {status.pools} published"
     if status.pools_published < status.pools:
         pools = show.colour(pools, "yellow")

@@ -245,7 +245,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("coordinator_id", "leader_id", "version", "store", "generation", "serve_revision", "pools", "pools_published", "targets", "coordinators", "agents", "replicas", "regions", "alarms", "forces")
+    __slots__ = ("coordinator_id", "leader_id", "version", "store", "generation", "serve_revision", "pools", "pools_published", "targets", "coordinators", "agents", "replicas", "regions", "alarms", "forces", "leader_as_of")
     COORDINATOR_ID_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +261,7 @@ class StatusResponse(_message.Message):
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
     FORCES_FIELD_NUMBER: _ClassVar[int]
+    LEADER_AS_OF_FIELD_NUMBER: _ClassVar[int]
     coordinator_id: str
     leader_id: str
     version: str
@@ -276,7 +277,8 @@ class StatusResponse(_message.Message):
     regions: _containers.RepeatedCompositeFieldContainer[RegionStatus]
     alarms: _containers.RepeatedCompositeFieldContainer[Alarm]
     forces: _containers.RepeatedCompositeFieldContainer[StandingForce]
-    def __init__(self, coordinator_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., version: _Optional[str] = ..., store: _Optional[_Union[StoreStatus, _Mapping]] = ..., generation: _Optional[int] = ..., serve_revision: _Optional[int] = ..., pools: _Optional[int] = ..., pools_published: _Optional[int] = ..., targets: _Optional[int] = ..., coordinators: _Optional[_Iterable[_Union[CoordinatorStatus, _Mapping]]] = ..., agents: _Optional[_Iterable[_Union[AgentStatus, _Mapping]]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., regions: _Optional[_Iterable[_Union[RegionStatus, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., forces: _Optional[_Iterable[_Union[StandingForce, _Mapping]]] = ...) -> None: ...
+    leader_as_of: float
+    def __init__(self, coordinator_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., version: _Optional[str] = ..., store: _Optional[_Union[StoreStatus, _Mapping]] = ..., generation: _Optional[int] = ..., serve_revision: _Optional[int] = ..., pools: _Optional[int] = ..., pools_published: _Optional[int] = ..., targets: _Optional[int] = ..., coordinators: _Optional[_Iterable[_Union[CoordinatorStatus, _Mapping]]] = ..., agents: _Optional[_Iterable[_Union[AgentStatus, _Mapping]]] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., regions: _Optional[_Iterable[_Union[RegionStatus, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., forces: _Optional[_Iterable[_Union[StandingForce, _Mapping]]] = ..., leader_as_of: _Optional[float] = ...) -> None: ...
 
 class StoreStatus(_message.Message):
     __slots__ = ("endpoints", "version", "revision", "size_bytes", "alarms", "error")

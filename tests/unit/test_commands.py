@@ -600,6 +600,21 @@ async def test_release_says_what_it_ended(coordinator: Coordinator) -> None:
     assert json.loads(out)["failback"] is True
 
 
+async def test_status_says_as_of_when_it_knows_the_leader_while_etcd_is_silent(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, _ = await coordinator.gtm("status")
+    assert "leader     c1 (asked: c1" in out
+    told = pb.StatusResponse()
+    told.CopyFrom(STATUS)
+    told.leader_id, told.leader_as_of = "c2", time.time() - 30
+    monkeypatch.setattr(sys.modules[__name__], "STATUS", told)
+    _, out, _ = await coordinator.gtm("status")
+    assert "leader     c2, as of 30s ago, etcd is silent (asked: c1" in out
+    _, out, _ = await coordinator.gtm("status", "-o", "json")
+    assert json.loads(out)["leader_as_of"] == told.leader_as_of
+
+
 async def test_status_shows_the_forces_with_who_and_why(coordinator: Coordinator) -> None:
     _, out, _ = await coordinator.gtm("status")
     line = next(line for line in out.splitlines() if line.startswith("a/192.0.2.1"))

@@ -8,6 +8,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from coordinator.replicas import Replicas
 from coordinator.watchers import TooSlow, Watcher
 from gtm import keys, links
 from gtm.memory import MemoryStore
+from gtm.units import Duration
 from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorStub, ReplicasStub
 
@@ -415,6 +417,42 @@ async def test_status_tells_members_leader_pools_and_lag(helpers: Any) -> None:
             return status.pools_published == 1 and status.serve_revision > done.revision
 
         await helpers.until(published)
+
+
+async def test_a_coordinator_that_is_cut_off_names_no_leader_that_it_cannot_vouch_for(
+    helpers: Any,
+) -> None:
+    store = MemoryStore()
+    quick = {"lease": Duration(2_000)}
+    async with (
+        helpers.coordinator(store, id="c1", **quick) as first,
+        stub(first) as ask_first,
+    ):
+
+        async def leader(ask: Any, wanted: str, *, marked: bool = False) -> Any:
+            status = await ask.Status(pb.StatusRequest())
+            as_told = status.leader_id == wanted and bool(status.leader_as_of) == marked
+            return status if as_told else None
+
+        await helpers.until(lambda: leader(ask_first, "c1"))
+        link = store.client()
+        async with helpers.coordinator(link, id="c2", **quick) as second, stub(second) as ask:
+            await helpers.until(lambda: leader(ask, "c1"))
+            cut = time.time()
+            link.cut()
+            of_another = await helpers.until(lambda: leader(ask, "c1", marked=True))
+            assert cut - 2.0 <= of_another.leader_as_of <= time.time()
+            link.mend()
+            await helpers.until(lambda: leader(ask, "c1"))
+
+            store.cut()
+            await helpers.until(lambda: first.leadership.fence == 0)
+            alone = await ask_first.Status(pb.StatusRequest())
+            assert (alone.leader_id, alone.leader_as_of) == ("", 0.0)
+            assert not any(one.leader for one in alone.coordinators)
+            await helpers.until(lambda: leader(ask, "c2"))
+            store.mend()
+            await helpers.until(lambda: leader(ask_first, "c2"))
 
 
 async def test_replicas_are_bounded_and_forgotten_after_silence(
