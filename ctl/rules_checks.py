@@ -38,12 +38,20 @@ def judge(findings: Findings) -> None:
                 findings.warn(
                     f"checks.{name}.{key}", "says nothing: no pool of type domain has this check"
                 )
-        if name in addresses and getattr(_settings(findings, check), "names_address", False):
-            findings.warn(
-                f"checks.{name}",
-                "without sni a certificate must name each address itself; "
-                "give sni, or say verify: false",
-            )
+        if name in addresses:
+            _named(findings, f"checks.{name}", check)
+
+
+def _named(findings: Findings, path: str, check: Check) -> None:
+    """Few certificates name addresses: a check of addresses should say whose name is verified."""
+    made = _settings(findings, check)
+    if getattr(made, "names_address", False):
+        names = "host or sni" if hasattr(made, "host") else "sni"
+        findings.warn(
+            path,
+            f"without {names} a certificate must name each address itself; "
+            f"give {names}, or say verify: false",
+        )
 
 
 def _of_names(findings: Findings) -> set[str]:

@@ -114,7 +114,13 @@ class HttpsSettings(Settings, frozen=True, kw_only=True):
 
     port: Annotated[int, Meta(ge=1, le=65535, description="port to connect to")] = 443
     sni: Annotated[str, Meta(description="name asked for and verified; default: the host's")] = ""
-    verify: Annotated[bool, Meta(description="whether the certificate must be valid")] = True
+    verify: Annotated[
+        bool,
+        Meta(
+            description="whether the certificate must be valid and name sni, else host, else the "
+            "target: its name, or its address, which few do, so that is warned of"
+        ),
+    ] = True
     ca: Annotated[
         str,
         Meta(description="authorities: a PEM file on the agents, or PEM text; default: system's"),
@@ -130,6 +136,11 @@ class HttpsSettings(Settings, frozen=True, kw_only=True):
             raise ValueError("key without cert: give the client certificate too")
         if self.ca and not self.verify:
             raise ValueError("ca without verify: nothing would be verified against it")
+
+    @property
+    def names_address(self) -> bool:
+        """Whether the certificate of a target without a name must name its address."""
+        return self.verify and not self.sni and not self.host
 
     def server_name(self, address: str) -> str:
         """What the certificate is verified against (an address is not sent as SNI)."""

@@ -38,7 +38,11 @@ class Settings(ProbeSettings, frozen=True, kw_only=True):
         int, Meta(ge=0, le=MAX_DAYS, description="fails when the certificate ends in fewer days")
     ] = 0
     verify: Annotated[
-        bool, Meta(description="whether chain, name and dates of the certificate must be valid")
+        bool,
+        Meta(
+            description="whether chain and dates of the certificate must be valid and it must name "
+            "sni, else the target: its name, or its address, which few do, so that is warned of"
+        ),
     ] = True
     ca: Annotated[
         str,
