@@ -15,7 +15,34 @@ def _doc(text: str) -> Meta:
     return Meta(description=text)
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class Alike(Struct, frozen=True, kw_only=True):
+    """What all coordinators of a system are told alike; `gtm up` takes it and hands it on."""
+
+    guard_share: Annotated[
+        Share,
+        _doc("addresses are held when more than this share would leave in a window; 100%: never"),
+    ] = field(default_factory=lambda: Share(Brake().share))
+    guard_least: Annotated[int, _doc("and at least so many")] = Brake().least
+    guard_window: Annotated[Duration, _doc("that window")] = Duration(Brake().window_ms)
+    guard_hold: Annotated[Duration, _doc("how long a verdict must persist to end a hold")] = (
+        Duration(Brake().hold_ms)
+    )
+    lease: Annotated[
+        Duration,
+        _doc("after so long without a word a coordinator is gone; whole seconds from 2 on"),
+    ] = Duration(5_000)
+    catch_up: Annotated[
+        Duration,
+        _doc("before it may lead, it waits at most so long for a first digest of every agent"),
+    ] = Duration(5_000)
+    webhook: Annotated[str, _doc("URL that alarms are posted to; empty: none")] = ""
+    webhook_secret: Annotated[
+        str, _doc("file with the secret that signs what is posted; empty: it is not signed")
+    ] = ""
+    webhook_ca: Annotated[str, _doc("PEM file: whom to trust as webhook; default: system's")] = ""
+
+
+class Settings(Alike, frozen=True, kw_only=True):
     """How a coordinator is reached, what it reaches, and where geo data lies."""
 
     id: Annotated[str, _doc("unique among coordinators; default: HOST-PORT of --grpc")] = ""
@@ -43,28 +70,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = ""
     cert: Annotated[str, _doc("PEM file: the certificate of the gRPC door")] = ""
     key: Annotated[str, _doc("PEM file: its key")] = ""
-    guard_share: Annotated[
-        Share,
-        _doc("addresses are held when more than this share would leave in a window; 100%: never"),
-    ] = field(default_factory=lambda: Share(Brake().share))
-    guard_least: Annotated[int, _doc("and at least so many")] = Brake().least
-    guard_window: Annotated[Duration, _doc("that window")] = Duration(Brake().window_ms)
-    guard_hold: Annotated[Duration, _doc("how long a verdict must persist to end a hold")] = (
-        Duration(Brake().hold_ms)
-    )
-    lease: Annotated[
-        Duration,
-        _doc("after so long without a word a coordinator is gone; whole seconds from 2 on"),
-    ] = Duration(5_000)
-    catch_up: Annotated[
-        Duration,
-        _doc("before it may lead, it waits at most so long for a first digest of every agent"),
-    ] = Duration(5_000)
-    webhook: Annotated[str, _doc("URL that alarms are posted to; empty: none")] = ""
-    webhook_secret: Annotated[
-        str, _doc("file with the secret that signs what is posted; empty: it is not signed")
-    ] = ""
-    webhook_ca: Annotated[str, _doc("PEM file: whom to trust as webhook; default: system's")] = ""
     insecure: Annotated[bool, _doc("gRPC in the clear; everybody may do everything")] = False
     operators: Annotated[
         str,

@@ -19,13 +19,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from coordinator.settings import Alike
 from gtm.config import Reading
 from gtm.embedded import EmbeddedEtcd
 from gtm.errors import RefusedError, StartError
 from gtm.etcd import EtcdOptions
 from gtm.links import Tls
+from gtm.settings import differing
 from gtm.v1 import operator_pb2 as pb
 
 from . import diff, files, ground, ready, show
@@ -44,8 +46,8 @@ ETCD_S = 3.0
 """For a given etcd to answer at the start."""
 
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """What `gtm up` may be told."""
+class Settings(Alike, frozen=True, kw_only=True):
+    """What `gtm up` may be told; what its coordinators are told alike is handed on to each."""
 
     config: Annotated[
         tuple[str, ...], Meta(description="files or folders of resources, applied at the start")
@@ -307,12 +309,13 @@ class Up:
         own = self._trust if not given.etcd else None
         secret = {"GTM_ETCD_PASSWORD": given.etcd_password} if given.etcd_password else {}
         geo = [f"--geo={','.join(given.geo)}"] if given.geo else []
+        alike = differing(given, Alike)
         parts = []
         for number in range(ports.coordinators):
             name = "coordinator" if number == 0 else f"coordinator-{number + 1}"
             grpc, http = ports.coordinator(number)
             doors = [f"--id={name}", f"--grpc={grpc}", f"--http={http}"]
-            words = ("coordinator", *etcd, *geo, *doors, *self._resolver())
+            words = ("coordinator", *etcd, *geo, *alike, *doors, *self._resolver())
             links = self._links("coordinator", own)  # one certificate: of one machine
             parts.append(Part(name=name, arguments=(*words, *links), environ=secret))
         for number in range(ports.resolvers):

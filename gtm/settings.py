@@ -59,10 +59,11 @@ class Setting(Struct, frozen=True):
 
 @functools.cache
 def settings(type_: type[Struct]) -> tuple[Setting, ...]:
-    """The settings that `type_` has, in the order of its fields."""
+    """The settings that `type_` has, in the order of its fields; inherited ones come last."""
     hints = typing.get_type_hints(type_, include_extras=True)
     found = []
-    for field in msgspec.structs.fields(type_):
+    fields = msgspec.structs.fields(type_)
+    for field in sorted(fields, key=lambda one: one.name not in type_.__annotations__):
         hint = hints[field.name]
         bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         texts = [meta.description or "" for meta in _metas(hint)]
@@ -97,6 +98,18 @@ def add_flags(parser: argparse.ArgumentParser, type_: type[Struct]) -> None:
             parser.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
         else:
             parser.add_argument(setting.flag, metavar=_metavar(setting), **common)
+
+
+def differing(made: Struct, type_: type[Struct]) -> list[str]:
+    """The flags by which another process is told what of `made` is not the default of `type_`.
+
+    `type_` is a settings class without lists that `made` has or inherits.
+    """
+    return [
+        f"{one.flag}={value}"
+        for one in settings(type_)
+        if (value := getattr(made, one.name)) != one.default
+    ]
 
 
 def load(

@@ -145,6 +145,22 @@ WRONG_USE = [
 ]
 
 
+HANDED_ON = [
+    ("--guard-share=plenty", "--guard-share: 'plenty' is not a share"),
+    ("--webhook=ftp://x", "--webhook is no http:// or https:// URL"),
+    ("--webhook-secret=/no/such", "--webhook-secret or --webhook-ca can't be read: No such file"),
+    ("--lease=1500ms", "--lease: etcd counts whole seconds"),
+]
+
+
+@pytest.mark.parametrize(("flag", "words"), HANDED_ON, ids=[flag for flag, _ in HANDED_ON])
+def test_what_coordinators_refuse(ports: Ports, tmp_path: Path, flag: str, words: str) -> None:
+    url = [] if flag.startswith("--webhook=") else ["--webhook=http://127.0.0.1:9"]
+    status, err = up(ports, tmp_path / "data", flag, *url)
+    assert words in one_sentence(err)
+    assert status == 2
+
+
 @pytest.mark.parametrize(("flag", "words"), WRONG_USE, ids=[flag for flag, _ in WRONG_USE])
 def test_wrong_use(ports: Ports, tmp_path: Path, flag: str, words: str) -> None:
     status, err = up(ports, tmp_path / "data", flag)
