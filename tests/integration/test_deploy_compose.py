@@ -42,6 +42,7 @@ OURS = {
     name: one for name, one in SERVICES.items() if one["image"] == IMAGE and "entrypoint" not in one
 }
 NAME = "gtm12345678.gtm-000.test"
+ONE_SHOTS = ("certificates", "users")
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -132,7 +133,10 @@ def test_a_service_has_no_rights_that_it_does_not_need(name: str) -> None:
     assert one["read_only"] is True
     assert one["mem_limit"]
     assert one["pids_limit"]
-    assert not {"cap_add", "privileged", "network_mode", "pid", "ipc", "user"} & one.keys()
+    assert not {"cap_add", "privileged", "pid", "ipc"} & one.keys()
+    # What fills fresh volumes, which are root's, is root without a capability, and reaches nobody.
+    alone = {"network_mode": "none", "user": "0:0"} if name == "certificates" else {}
+    assert {key: one[key] for key in ("network_mode", "user") if key in one} == alone
     for published in one.get("ports", ()):
         assert published.startswith("127.0.0.1:"), "nothing is published beyond this machine"
     for volume in one.get("volumes", ()):
@@ -140,11 +144,35 @@ def test_a_service_has_no_rights_that_it_does_not_need(name: str) -> None:
         assert source in COMPOSE["volumes"] or rest.endswith(":ro"), volume
 
 
-def test_the_parts_speak_in_the_clear_on_a_closed_network_only() -> None:
+def test_the_network_between_the_parts_is_closed() -> None:
     assert COMPOSE["networks"]["gtm"]["internal"] is True
     for name, one in SERVICES.items():
-        outside = set(one["networks"]) - {"gtm"}
+        outside = set(one.get("networks", ())) - {"gtm"}
         assert not outside or name.startswith(("resolver-", "prometheus")), name
+
+
+def test_every_link_has_certificates_and_every_holder_alone_has_its_own() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    assert "insecure" not in text
+    assert set(re.findall(r"http://([a-z0-9.-]+):\d+", text)) == {"127.0.0.1"}
+    holders: dict[str, list[str]] = {}
+    for name, one in SERVICES.items():
+        for volume in one.get("volumes", ()):
+            source, target, *rest = volume.split(":")
+            if source.startswith("tls-") and name != "certificates":
+                assert (target, rest) == ("/tls", ["ro"]), volume
+                holders.setdefault(source, []).append(name)
+    operators = ["first", "gtm"]
+    etcds = ["etcd-1", "etcd-2", "etcd-3"]
+    shared = {"tls-etcd": etcds, "tls-operator": operators, "tls-root": ["users"]}
+    parts = [name for name, one in OURS.items() if one["command"][0] in PARTS]
+    assert holders == shared | {f"tls-{name}": [name] for name in parts}
+    made = SERVICES["certificates"]["volumes"]
+    assert {one.partition(":")[0] for one in made[1:]} == {*holders, "tls-authority"}
+    script = (DEPLOY / "compose/certificates.sh").read_text()
+    assert {f"tls-{holder}" for holder in re.findall(r"^issue (\S+) ", script, re.M)} == set(
+        holders
+    )
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -153,7 +181,7 @@ def test_a_command_has_flags_that_gtm_knows(name: str, capsys: pytest.CaptureFix
     assert main([command, "--help"]) == 0
     known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
     flags = {word.partition("=")[0] for word in rest if word.startswith("--")}
-    assert flags
+    assert flags or name == "gtm"
     assert flags <= known
     if command in PARTS:
         part = __import__(f"{command}.settings", fromlist=["Settings"])
@@ -166,7 +194,7 @@ def test_every_address_that_is_named_is_a_service() -> None:
     origins = {
         one["networks"]["gtm"]["ipv4_address"]
         for one in SERVICES.values()
-        if isinstance(one["networks"], dict)
+        if isinstance(one.get("networks"), dict)
     }
     assert set(re.findall(r"value: ([\d.]+)", text)) == origins
     for one in SERVICES.values():
@@ -203,20 +231,29 @@ class Containers:
         self._fixed = {
             one["networks"]["gtm"]["ipv4_address"]: self.ip[name]
             for name, one in SERVICES.items()
-            if isinstance(one["networks"], dict)
+            if isinstance(one.get("networks"), dict)
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         first = (DEPLOY / "compose/first.yaml").read_text()
         for fixed, ip in self._fixed.items():
             first = first.replace(f"value: {fixed}", f"value: {ip}")
         (folder / "first.yaml").write_text(first)
+        script = (DEPLOY / "compose/certificates.sh").read_text().replace("/tls/", f"{folder}/tls-")
+        script = re.sub(
+            r"--host (\S+)", lambda found: f"--host {self.ip.get(found[1], found[1])}", script
+        )
+        (folder / "certificates.sh").write_text(script)
+        (folder / "users.py").write_text((DEPLOY / "compose/users.py").read_text())
+        for volume in COMPOSE["volumes"]:
+            (folder / volume).mkdir()
 
     def words(self, name: str, text: str) -> str:
         """A word of a command or of the environment of a service, as it is here."""
         text = text.replace("0.0.0.0:53", f"0.0.0.0:{self.dns}")
         text = text.replace("0.0.0.0", self.ip[name])
-        text = text.replace("/etcd-data", str(self.folder / name))
-        text = text.replace("/etc/gtm/first.yaml", str(self.folder / "first.yaml"))
+        for volume in SERVICES[name].get("volumes", ()):
+            source, target = volume.split(":")[:2]
+            text = text.replace(target, str(self.folder / Path(source).name))
         return re.sub(
             r"(?<![\w-])([a-z][a-z0-9-]*)(?=:\d)",
             lambda found: self.ip.get(found[1], found[1]),
@@ -228,14 +265,15 @@ class Containers:
         words = [self.words(name, word) for word in (*one.get("entrypoint", ()), *one["command"])]
         if name in OURS:
             return [sys.executable, "-m", "ctl", *words]
-        program = {"python": sys.executable, "/usr/local/bin/etcd": str(find_etcd())}[words[0]]
-        return [program, *words[1:]]
+        programs = {"python": sys.executable, "sh": "/bin/sh", "/usr/local/bin/etcd": find_etcd()}
+        return [str(programs[words[0]]), *words[1:]]
 
     def environ(self, name: str) -> dict[str, str]:
         clean = {key: text for key, text in os.environ.items() if not key.startswith("GTM_")}
+        clean["PATH"] = f"{Path(sys.executable).parent}:{clean.get('PATH', '')}"
         given = SERVICES[name].get("environment", {})
         return {
-            **(clean if name in OURS else {**environment(), "PATH": clean.get("PATH", "")}),
+            **(clean if name in OURS else {**environment(), "PATH": clean["PATH"]}),
             "GTM_DATA_DIR": str(self.folder / name),
             **{key: self.words(name, text) for key, text in given.items()},
         }
@@ -247,6 +285,17 @@ class Containers:
                     self.command(name), env=self.environ(name), cwd=ROOT,
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 )  # fmt: skip
+
+    def ended(self, name: str, *more: str) -> tuple[int, str]:
+        """Run a one-shot service, with other words as `run` takes them; its status and output."""
+        words = self.command(name)
+        if more:
+            words = [*words[: -len(SERVICES[name]["command"])], *more]
+        done = subprocess.run(
+            words, env=self.environ(name), cwd=ROOT, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
 
     def healthy(self, name: str) -> bool:
         """What the image's HEALTHCHECK says of a part."""
@@ -285,11 +334,72 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         pytest.skip(str(error))
     made = Containers(tmp_path_factory.mktemp("compose"))
     try:
+        status, told = made.ended("certificates")
+        assert status == 0, told
         made.start(*(name for name in SERVICES if name.startswith("etcd-")))
-        made.start(*(name for name, one in SERVICES.items() if "entrypoint" in one))
+        others = {*OURS, *ONE_SHOTS}
+        made.start(
+            *(name for name, one in SERVICES.items() if "entrypoint" in one and name not in others)
+        )
         yield made
     finally:
         made.stop()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every certificate and key under `folder`, by its path."""
+    found = sorted(folder.glob("tls-*/*"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_certificates_that_are_there_are_left_and_missing_ones_are_made(
+    tmp_path: Path,
+) -> None:
+    made = Containers(tmp_path)
+    status, told = made.ended("certificates")
+    assert status == 0, told
+    first = files(tmp_path)
+    keys = [name for name in first if name.endswith(".key")]
+    assert len(keys) == len([name for name in COMPOSE["volumes"] if name.startswith("tls-")])
+    assert [name for name in keys if name.endswith("/ca.key")] == ["tls-authority/ca.key"]
+    assert (tmp_path / "tls-authority/ca.key").stat().st_mode & 0o777 == 0o600
+
+    status, told = made.ended("certificates")
+    assert (status, files(tmp_path)) == (0, first), told
+    assert told.count("nothing to do") == len(keys) - 1
+
+    (tmp_path / "tls-agent-eu/agent.pem").unlink()
+    assert made.ended("certificates")[0] == 0
+    changed = {name for name, data in files(tmp_path).items() if data != first[name]}
+    assert changed == {"tls-agent-eu/agent.pem", "tls-agent-eu/agent.key"}
+
+    (tmp_path / "tls-authority/ca.pem").unlink()  # another authority: all is issued anew
+    assert made.ended("certificates")[0] == 0
+    assert not {name for name, data in files(tmp_path).items() if data == first[name]}
+
+
+def test_members_of_etcd_are_healthy_and_take_nobody_without_a_certificate(
+    containers: Containers,
+) -> None:
+    etcdctl = find_etcd().with_name("etcdctl")
+    if not etcdctl.exists():
+        pytest.skip("etcdctl is not installed")
+    health = [str(etcdctl), *SERVICES["etcd-1"]["healthcheck"]["test"][2:]]
+    for name in ("etcd-1", "etcd-2", "etcd-3"):
+        environ = {
+            key: text.replace("127.0.0.1", containers.ip[name])
+            for key, text in containers.environ(name).items()
+        }
+
+        def healthy(environ: dict[str, str] = environ) -> bool:
+            done = subprocess.run(health, env=environ, capture_output=True, check=False)
+            return done.returncode == 0
+
+        until(healthy, lambda name=name: containers.log(name))  # type: ignore[misc]
+    nobody = {
+        key: text for key, text in environ.items() if key not in {"ETCDCTL_CERT", "ETCDCTL_KEY"}
+    }
+    assert not healthy(nobody)
 
 
 def test_the_services_come_up_in_their_order_answer_and_fail_over(containers: Containers) -> None:
@@ -300,6 +410,8 @@ def test_the_services_come_up_in_their_order_answer_and_fail_over(containers: Co
     def origin(name: str) -> set[str]:
         return {containers.ip[name]}
 
+    # As `restart: on-failure` does while the three members elect a leader.
+    until(lambda: containers.ended("users")[0] == 0, lambda: containers.log("etcd-1"))
     started = time.monotonic()
     while True:  # as `restart: unless-stopped` does while the three members elect a leader
         containers.start("coordinator")
@@ -324,3 +436,10 @@ def test_the_services_come_up_in_their_order_answer_and_fail_over(containers: Co
     until(lambda: answer("8.8.8.0/24") == origin("origin-us"), seen)
     containers.processes["origin-cn"].terminate()
     until(lambda: answer("202.96.128.0/24") == origin("origin-us"), seen)
+
+    status, told = containers.ended("gtm")
+    assert status == 0, told
+    assert "4 of 4 published" in told
+    assert told.count("connected") == 3
+    status, told = containers.ended("gtm", "delete", "pool", "nothere")
+    assert (status, "there is no pool 'nothere'" in told) == (1, True), told
