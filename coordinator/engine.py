@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gtm.model import Resources
 from gtm.state import AddressSet, Force, Health, PoolState
 
-from . import pool
+from . import pool, rate_alarms
 from .alarms import Alarms, Condition, conditions
 from .brakes import Brakes
 from .confirm import Confirmation
@@ -266,9 +266,9 @@ class Engine:
         ended = dict.fromkeys((*undeleted, *over, *released))
         effects += [EndForce(target=target) for target in ended]
         if alarms:
-            holding = conditions(
-                self._resources, self._targets, self._verdicts.pending, self.regions()
-            )
+            regions = self.regions()
+            holding = conditions(self._resources, self._targets, self._verdicts.pending, regions)
+            holding |= rate_alarms.conditions(self._targets, regions)
             holding |= self._brakes.conditions()
             holding |= expiring(self.certificates, now.wall_s)
             holding |= unresolved(self._resources.pools, self._sets)

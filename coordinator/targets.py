@@ -158,6 +158,7 @@ class Targets:
         self._voted_version = -1
         self._voted: dict[str, Numbers] = {}
         self._voting: frozenset[str] = frozenset()
+        self._rated: tuple[tuple[str, Check, Electorate], ...] = ()
 
     @property
     def capacity(self) -> int:
@@ -204,12 +205,22 @@ class Targets:
         self._refresh()
         return self._voting
 
+    def rated(self) -> tuple[tuple[str, Check, Electorate], ...]:
+        """Every check with a `max_probe_rate` that some target has, and who votes on it."""
+        self._refresh()
+        return self._rated
+
     def _refresh(self) -> None:
         """Begin anew what is worked out once for each set of targets."""
         if self._voted_version != self.version:
             self._voted_version, self._voted = self.version, {}
             self._voting = frozenset(
                 region for name in self._uses for region in self._checks[name][1].regions
+            )
+            self._rated = tuple(
+                (name, *self._checks[name])
+                for name in sorted(self._uses)
+                if self._checks[name][0].max_probe_rate is not None
             )
 
     def by_check(self, numbers: Numbers) -> Iterator[tuple[str, Electorate, Numbers]]:
