@@ -52,7 +52,7 @@ class Chronicle:
         id_: Callable[[], str],
         replicas: Callable[[], Iterable[str]],
         *,
-        wall_s: Callable[[], float] = time.time,
+        wall_s: Callable[[], float] = lambda: time.time(),
         most: int = MAX_ENTRIES,
     ) -> None:
         self._store, self._leadership, self._id = store, leadership, id_

@@ -72,7 +72,7 @@ class Trail:
     def __init__(
         self,
         store: Store,
-        wall_s: Callable[[], float] = time.time,
+        wall_s: Callable[[], float] = lambda: time.time(),
         *,
         most: int = MAX_ENTRIES,
     ) -> None:

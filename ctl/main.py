@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children exec; it only writes notes
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # of a child waited for twice it warns
     if PARTS & set(arguments):  # they make lines of their own of what gRPC's core says
         os.environ.pop("GRPC_VERBOSITY", None)
     else:
