@@ -1,0 +1,18 @@
+//! The native responder of Meridian GTM: the fast twin of `resolver/responder.py`.
+//!
+//! It answers DNS from a table that Python compiles and hands over. It decides nothing: no policy,
+//! no store, no configuration. Data flow: [`load`] makes a [`table::Table`], workers of [`udp`]
+//! read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
+
+pub mod counters;
+pub mod load;
+pub mod plan;
+pub mod query;
+pub mod respond;
+pub mod server;
+pub mod table;
+pub mod udp;
+pub mod wire;
+
+#[cfg(feature = "python")]
+mod python;

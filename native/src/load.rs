@@ -1,0 +1,396 @@
+//! The hand-over: octets that describe a table, or what changes in one, checked before anything is
+//! believed. Numbers are little-endian; `resolver/handover.py` writes them.
+//!
+//! ```text
+//! "GTMTABLE", version u32, crc32 of the body u32, length of the body u64, body
+//! body: whole u8, base u64, generation u64, revision u64, ready u8,
+//!       [serving], [zones], client tables, nodes, slots, plans, names gone, names put,
+//!       tables forgotten, nodes forgotten
+//! ```
+//!
+//! A change names the generation that it is based on; another is refused, and nothing is changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::plan::{ClientTable, Kind, Leaf, Node, SixSpans, Spans, BUCKETS, MAX_DEPTH};
+use crate::table::{
+    check_record, record_size, Chunks, Names, Plan, Reader, Serving, Slot, Table, Zone,
+};
+use crate::wire::*;
+
+pub const MAGIC: &[u8; 8] = b"GTMTABLE";
+/// The only version that is read.
+pub const VERSION: u32 = 1;
+/// Octets in front of the body.
+pub const HEAD: usize = 24;
+
+/// What a loader remembers between two loads.
+pub struct Loaded {
+    pub table: Arc<Table>,
+    generation: u64,
+    nodes: HashMap<u64, Arc<Node>>,
+    tables: HashMap<u64, Arc<ClientTable>>,
+}
+
+impl Default for Loaded {
+    fn default() -> Self {
+        Loaded {
+            table: Arc::new(Table::empty()),
+            generation: 0,
+            nodes: HashMap::new(),
+            tables: HashMap::new(),
+        }
+    }
+}
+
+type Made<T> = Result<T, String>;
+
+fn short<T>(value: Option<T>) -> Made<T> {
+    value.ok_or_else(|| "it ends in the middle".to_string())
+}
+
+/// The body of a hand-over, after its head was checked.
+fn body_of(data: &[u8]) -> Made<&[u8]> {
+    let mut reader = Reader(data);
+    if short(reader.octets(8))? != MAGIC {
+        return Err("it is no table".into());
+    }
+    let version = short(reader.u32())?;
+    if version != VERSION {
+        return Err(format!("it is of version {version}, and {VERSION} is read"));
+    }
+    let (sum, length) = (short(reader.u32())?, short(reader.u64())?);
+    if reader.0.len() as u64 != length {
+        return Err(format!("{length} octets are announced, {} are there", reader.0.len()));
+    }
+    if crc32fast::hash(reader.0) != sum {
+        return Err("its checksum is wrong".into());
+    }
+    Ok(reader.0)
+}
+
+impl Loaded {
+    /// The state after `data`, or why it is refused; `self` stays as it is.
+    pub fn with(&self, data: &[u8]) -> Made<Loaded> {
+        let mut reader = Reader(body_of(data)?);
+        let whole = short(reader.u8())? == 1;
+        let base = short(reader.u64())?;
+        if !whole && base != self.generation {
+            return Err(format!(
+                "it changes generation {base}, and {} is in force",
+                self.generation
+            ));
+        }
+        let fresh = Loaded::default();
+        let before = if whole { &fresh } else { self };
+        before.changed(&mut reader)
+    }
+
+    fn changed(&self, reader: &mut Reader<'_>) -> Made<Loaded> {
+        let generation = short(reader.u64())?;
+        let revision = short(reader.u64())?;
+        let ready = short(reader.u8())? == 1;
+        let old = &self.table;
+        let serving = match short(reader.u8())? {
+            0 => old.serving.clone(),
+            _ => Arc::new(read_serving(reader)?),
+        };
+        let zones = match short(reader.u8())? {
+            0 => old.zones.clone(),
+            _ => read_zones(reader)?,
+        };
+        if zones.len() < old.zones.len() {
+            return Err("a change takes zones away".into());
+        }
+        let mut tables = self.tables.clone();
+        for _ in 0..short(reader.u32())? {
+            let id = short(reader.u64())?;
+            if tables.insert(id, Arc::new(read_table(reader)?)).is_some() {
+                return Err(format!("client table {id} is there already"));
+            }
+        }
+        let mut nodes = self.nodes.clone();
+        for _ in 0..short(reader.u32())? {
+            let id = short(reader.u64())?;
+            let node = read_node(reader, &nodes, &tables)?;
+            if nodes.insert(id, Arc::new(node)).is_some() {
+                return Err(format!("node {id} is there already"));
+            }
+        }
+        let slots = read_slots(reader, &old.slots)?;
+        let plans = read_plans(reader, &old.plans, &nodes)?;
+        check_slots(&slots, plans.len())?;
+        let names = read_names(reader, &old.names, zones.len(), slots.len())?;
+        for _ in 0..short(reader.u32())? {
+            tables.remove(&short(reader.u64())?);
+        }
+        for _ in 0..short(reader.u32())? {
+            nodes.remove(&short(reader.u64())?);
+        }
+        if !reader.0.is_empty() {
+            return Err(format!("{} octets are left over", reader.0.len()));
+        }
+        let table = Table { revision, ready, serving, zones, names, slots, plans };
+        Ok(Loaded { table: Arc::new(table), generation, nodes, tables })
+    }
+
+    /// (names, nodes, client tables, bytes of names, of client tables).
+    pub fn sizes(&self) -> (usize, usize, usize, usize, usize) {
+        let names = &self.table.names;
+        let spans = self.tables.values().map(|table| table.size()).sum();
+        (names.len(), self.nodes.len(), self.tables.len(), names.size(), spans)
+    }
+}
+
+fn read_serving(reader: &mut Reader<'_>) -> Made<Serving> {
+    let nsid = short(reader.short())?.into();
+    let version = short(reader.short())?.into();
+    let server = short(reader.short())?.into();
+    let udp_payload = short(reader.u16())?;
+    if !(PLAIN_UDP..=MAX_UDP).contains(&usize::from(udp_payload)) {
+        return Err(format!("an EDNS buffer of {udp_payload} octets"));
+    }
+    let idle_tenths = short(reader.u16())?;
+    let stale_after_s = f64::from_bits(short(reader.u64())?);
+    let serving = Serving { nsid, version, server, udp_payload, idle_tenths, stale_after_s };
+    if serving.nsid.len() > 64 {
+        return Err("a server identifier of more than 64 octets".into());
+    }
+    Ok(serving)
+}
+
+fn read_zones(reader: &mut Reader<'_>) -> Made<Arc<[Zone]>> {
+    let mut zones = Vec::new();
+    for _ in 0..short(reader.u32())? {
+        let name = short(reader.short())?;
+        let soa = short(reader.long())?;
+        if !is_name(name)
+            || name.iter().any(u8::is_ascii_uppercase)
+            || soa.len() > 2 * MAX_NAME + 20
+        {
+            return Err("a zone whose name or SOA is none".into());
+        }
+        zones.push(Zone { name: name.into(), soa: soa.into(), ttl: short(reader.u32())? });
+    }
+    Ok(zones.into())
+}
+
+fn read_table(reader: &mut Reader<'_>) -> Made<ClientTable> {
+    let count = short(reader.u32())?;
+    let wrong = || "spans of clients that are no partition".to_string();
+    let (starts, classes) = read_spans(reader, 4, count)?;
+    let starts = starts.chunks_exact(4).map(|one| u32::from_le_bytes(array(one))).collect();
+    let v4 = Spans::new(starts, classes, 0).ok_or_else(wrong)?;
+    let v6 = if short(reader.u8())? == 0 {
+        let (starts, classes) = read_spans(reader, 8, count)?;
+        let starts = starts.chunks_exact(8).map(|one| u64::from_le_bytes(array(one))).collect();
+        SixSpans::Half(Spans::new(starts, classes, 0).ok_or_else(wrong)?)
+    } else {
+        let (starts, classes) = read_spans(reader, 16, count)?;
+        let starts = starts.chunks_exact(16).map(|one| u128::from_le_bytes(array(one))).collect();
+        SixSpans::Whole(Spans::new(starts, classes, 0).ok_or_else(wrong)?)
+    };
+    Ok(ClientTable { v4, v6, count })
+}
+
+fn array<const N: usize>(octets: &[u8]) -> [u8; N] {
+    let mut all = [0; N];
+    all.copy_from_slice(octets);
+    all
+}
+
+fn read_spans<'a>(reader: &mut Reader<'a>, width: usize, count: u32) -> Made<(&'a [u8], Vec<u32>)> {
+    let many = short(reader.u32())? as usize;
+    let starts = short(many.checked_mul(width).and_then(|size| reader.octets(size)))?;
+    let each = usize::from(short(reader.u8())?);
+    if !matches!(each, 1 | 2 | 4) {
+        return Err(format!("classes of {each} octets"));
+    }
+    let octets = short(many.checked_mul(each).and_then(|size| reader.octets(size)))?;
+    let classes: Vec<u32> = octets
+        .chunks_exact(each)
+        .map(|one| {
+            let mut all = [0; 4];
+            all[..each].copy_from_slice(one);
+            u32::from_le_bytes(all)
+        })
+        .collect();
+    if classes.iter().any(|class| *class >= count) {
+        return Err("a class of clients that does not exist".into());
+    }
+    Ok((starts, classes))
+}
+
+fn read_node(
+    reader: &mut Reader<'_>,
+    nodes: &HashMap<u64, Arc<Node>>,
+    tables: &HashMap<u64, Arc<ClientTable>>,
+) -> Made<Node> {
+    let kind = match short(reader.u8())? {
+        0 => return Ok(Node { kind: Kind::Leaf(read_leaf(reader)?), depth: 0 }),
+        1 => {
+            let total = short(reader.u64())?;
+            let branches = read_branches(reader, nodes)?;
+            let many = short(reader.u32())? as usize;
+            let octets = short(many.checked_mul(8).and_then(|size| reader.octets(size)))?;
+            let ends: Box<[u64]> =
+                octets.chunks_exact(8).map(|one| u64::from_le_bytes(array(one))).collect();
+            let fits = if ends.is_empty() {
+                total == branches.len() as u64
+            } else {
+                ends.len() == branches.len()
+                    && ends.last() == Some(&total)
+                    && ends.windows(2).all(|pair| pair[0] <= pair[1])
+            };
+            if !fits || total == 0 {
+                return Err("a draw whose weights are none".into());
+            }
+            Kind::Weighted { total, ends, branches }
+        }
+        2 => {
+            let (prefix_v4, prefix_v6) = (short(reader.u8())?, short(reader.u8())?);
+            let wide = short(reader.u8())? == 1;
+            let each = if wide { 2 } else { 1 };
+            let octets = short(reader.octets(BUCKETS * each))?;
+            let buckets: Box<[u16]> = octets
+                .chunks_exact(each)
+                .map(|one| one.iter().fold(0, |sum, octet| sum << 8 | u16::from(*octet)))
+                .collect();
+            let branches = read_branches(reader, nodes)?;
+            let beyond = buckets.iter().any(|bucket| usize::from(*bucket) >= branches.len());
+            if prefix_v4 > 32 || prefix_v6 > 128 || beyond {
+                return Err("a hash over branches or prefixes that do not exist".into());
+            }
+            Kind::Hashed { prefix_v4, prefix_v6, buckets, branches }
+        }
+        3 => {
+            let id = short(reader.u64())?;
+            let table =
+                tables.get(&id).ok_or_else(|| format!("client table {id} is unknown"))?.clone();
+            let branches = read_branches(reader, nodes)?;
+            let meters = read_meters(reader)?;
+            if table.count as usize > branches.len() {
+                return Err("a class of clients without a branch".into());
+            }
+            Kind::Located { table, branches, meters }
+        }
+        other => return Err(format!("a node of kind {other}")),
+    };
+    let below = match &kind {
+        Kind::Leaf(_) => 0,
+        Kind::Weighted { branches, .. }
+        | Kind::Hashed { branches, .. }
+        | Kind::Located { branches, .. } => {
+            branches.iter().map(|node| node.depth).max().unwrap_or(0)
+        }
+    };
+    if below >= MAX_DEPTH {
+        return Err(format!("a plan of more than {MAX_DEPTH} nodes above each other"));
+    }
+    Ok(Node { kind, depth: below + 1 })
+}
+
+fn read_leaf(reader: &mut Reader<'_>) -> Made<Leaf> {
+    let ttl = short(reader.u32())?;
+    let rcode = i16::from(short(reader.u8())? as i8);
+    let count = short(reader.u16())?;
+    let meters = read_meters(reader)?;
+    let extended: Box<[u8]> = short(reader.short())?.into();
+    let wire: Box<[u8]> = short(reader.long())?.into();
+    let leaf = Leaf { ttl, rcode, count, wire, extended, meters };
+    if leaf.wire.len() > MAX_RRSET || !are_records(&leaf.wire, usize::from(count)) {
+        return Err("a leaf with records that are none".into());
+    }
+    if !(-1..=15).contains(&rcode) || leaf.extended.len() > 64 {
+        return Err("a leaf with an error that is none".into());
+    }
+    if leaf.alias().is_some_and(|target| !is_name(target)) {
+        return Err("a leaf with an alias whose target is no name".into());
+    }
+    Ok(leaf)
+}
+
+fn read_meters(reader: &mut Reader<'_>) -> Made<Box<[u32]>> {
+    let many = usize::from(short(reader.u16())?);
+    let octets = short(reader.octets(many * 4))?;
+    Ok(octets.chunks_exact(4).map(|one| u32::from_le_bytes(array(one))).collect())
+}
+
+fn read_branches(
+    reader: &mut Reader<'_>,
+    nodes: &HashMap<u64, Arc<Node>>,
+) -> Made<Box<[Arc<Node>]>> {
+    let many = short(reader.u32())? as usize;
+    let octets = short(many.checked_mul(8).and_then(|size| reader.octets(size)))?;
+    if many == 0 {
+        return Err("a node without branches".into());
+    }
+    octets
+        .chunks_exact(8)
+        .map(|one| {
+            let id = u64::from_le_bytes(array(one));
+            nodes.get(&id).cloned().ok_or_else(|| format!("node {id} is unknown"))
+        })
+        .collect()
+}
+
+fn read_slots(reader: &mut Reader<'_>, old: &Chunks<Slot>) -> Made<Chunks<Slot>> {
+    let mut changes = Vec::new();
+    for _ in 0..short(reader.u32())? {
+        let at = short(reader.u32())?;
+        let (a, aaaa, ttl) = (short(reader.u32())?, short(reader.u32())?, short(reader.u32())?);
+        changes.push((at, Slot { a, aaaa, ttl }));
+    }
+    if changes.is_empty() {
+        return Ok(old.clone());
+    }
+    old.with(&changes).ok_or_else(|| "slots with a gap".into())
+}
+
+fn read_plans(
+    reader: &mut Reader<'_>,
+    old: &Chunks<Plan>,
+    nodes: &HashMap<u64, Arc<Node>>,
+) -> Made<Chunks<Plan>> {
+    let mut changes = Vec::new();
+    for _ in 0..short(reader.u32())? {
+        let at = short(reader.u32())?;
+        let aliased = short(reader.u8())? == 1;
+        let id = short(reader.u64())?;
+        let node = nodes.get(&id).ok_or_else(|| format!("node {id} is unknown"))?.clone();
+        changes.push((at, Plan { node, aliased }));
+    }
+    if changes.is_empty() {
+        return Ok(old.clone());
+    }
+    old.with(&changes).ok_or_else(|| "plans with a gap".into())
+}
+
+fn check_slots(slots: &Chunks<Slot>, plans: usize) -> Made<()> {
+    let wrong = slots.iter().any(|slot| slot.a as usize >= plans || slot.aaaa as usize >= plans);
+    if wrong {
+        return Err("a slot of a plan that does not exist".into());
+    }
+    Ok(())
+}
+
+fn read_names(reader: &mut Reader<'_>, old: &Names, zones: usize, slots: usize) -> Made<Names> {
+    let mut gone = Vec::new();
+    for _ in 0..short(reader.u32())? {
+        gone.push(short(reader.short())?);
+    }
+    let many = short(reader.u32())?;
+    let mut put = Vec::new();
+    for _ in 0..many {
+        let size = short(record_size(reader.0))?;
+        let record = short(reader.octets(size))?;
+        check_record(record, zones, slots)?;
+        put.push(record);
+    }
+    if gone.is_empty() && put.is_empty() {
+        return Ok(old.clone());
+    }
+    let made = if old.is_empty() { Names::new(&put) } else { old.with(&put, &gone) };
+    made.ok_or_else(|| "a name that stands twice".into())
+}
