@@ -1,4 +1,4 @@
-"""The numbers of what the native responder counts. Decides nothing; `native/src/udp.rs` has them."""
+"""The numbers of what the native responder counts (`native/src/udp.rs`). Decides nothing."""
 
 from __future__ import annotations
 

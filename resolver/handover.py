@@ -153,12 +153,11 @@ class _Sent:
         plans, aliased = table.plans, table.aliased
         if plans is old:
             return []
-        made = [
+        return [
             _PLAN.pack(number, number in aliased, self.node(plan))
             for number, plan in enumerate(plans)
             if number >= len(old) or old[number] is not plan
         ]
-        return made
 
     def node(self, node: Node) -> int:
         """The number of a node, which is sent where it was not yet."""
