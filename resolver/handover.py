@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from zlib import crc32
 
-from .cells import NO_CELL
+from .cells import Labels
 from .plan import Answers, Hashed, Located, Node, Weighted
 from .table import AnswerTable, Cut, Name, Serving
 from .territory import ClientSpans, ClientTable
@@ -36,22 +36,6 @@ _HASH = Struct("<BBBB")
 _SWITCHED, _ABSENT, _CUT, _ABOVE, _DS = 1, 2, 4, 8, 16
 
 
-class Cells:
-    """What is counted for names and leaves: numbers of cells, `NO_CELL` for nothing."""
-
-    def name(self, qname: bytes) -> int:
-        """The first of the cells of an access name, one for each outcome."""
-        return NO_CELL
-
-    def leaf(self, leaf: Answers) -> Sequence[int]:
-        """The cells that a leaf counts in."""
-        return ()
-
-    def located(self, node: Located) -> Sequence[int]:
-        """The cells of the classes of clients of a node, or none at all."""
-        return ()
-
-
 class Handover:
     """Makes the messages for one native responder, in order.
 
@@ -59,8 +43,8 @@ class Handover:
     has everything.
     """
 
-    def __init__(self, cells: Cells | None = None) -> None:
-        self._cells = cells if cells is not None else Cells()
+    def __init__(self, labels: Labels | None = None) -> None:
+        self._cells = labels if labels is not None else Labels()
         self._number = 0
         self.forget()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from gtm.errors import StartError
 
@@ -22,6 +24,9 @@ MAX_ADDRESSES = 64
 SAME_PORT_TRIES = 32
 """Attempts to find one free port for both transports, where port 0 asks for any."""
 
+Bound = tuple[list[socket.socket], socket.socket]
+"""The UDP sockets of one address, and its TCP socket."""
+
 _WHY = {
     errno.EADDRINUSE: "it is taken; stop what uses it or choose another with --listen",
     errno.EACCES: "no permission; give CAP_NET_BIND_SERVICE or choose a port from 1024 on",
@@ -30,33 +35,64 @@ _WHY = {
 }
 
 
+class Door(Protocol):
+    """What serves one address over UDP."""
+
+    address: tuple[str, int]
+
+    def open(self) -> None:
+        """Begin to answer, on the running loop or in threads."""
+
+    def close(self) -> None:
+        """Stop and close the sockets."""
+
+    def unsent(self) -> int:
+        """Answers that the kernel did not take."""
+
+    def oversize(self) -> int:
+        """Queries larger than any that is read."""
+
+
+Doors = Callable[[Sequence[socket.socket]], Door]
+"""Makes the door of one address from the bound sockets that share it."""
+
+
 class Listener:
-    """Serves the addresses in `listen` with `over_udp` and `over_tcp` until it is closed."""
+    """Serves the addresses in `listen` with `over_udp` and `over_tcp` until it is closed.
+
+    Where `doors` is given, it makes the UDP doors, each of `workers` sockets, in place of
+    `over_udp`.
+    """
 
     def __init__(
-        self, listen: tuple[str, ...], limits: TcpLimits, over_udp: Answer, over_tcp: Answer
+        self,
+        listen: tuple[str, ...],
+        limits: TcpLimits,
+        over_udp: Answer,
+        over_tcp: Answer,
+        doors: Doors | None = None,
+        workers: int = 1,
     ) -> None:
         """StartError (2) where an address is none."""
         if not 0 < len(listen) <= MAX_ADDRESSES:
             raise StartError(f"--listen takes 1 to {MAX_ADDRESSES} addresses", 2)
         self._wanted = tuple(endpoint(text, "listen") for text in listen)
-        self._over_udp = over_udp
+        self._door: Doors = doors or (lambda sockets: UdpDoor(sockets[0], over_udp))
+        self._workers = workers
         self.connections = Connections(limits, over_tcp)
-        self.doors: tuple[UdpDoor, ...] = ()
+        self.doors: tuple[Door, ...] = ()
         self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.Task[None] | None = None
 
     def check(self) -> None:
         """Raise the StartError that `open` would, as far as it can be known, and open nothing."""
-        for sockets in self._bind():
-            for sock in sockets:
-                sock.close()
+        _close(self._bind())
 
     async def open(self) -> tuple[str, ...]:
         """Open every door; the addresses as `host:port`. Raises StartError."""
         bound = self._bind()
         loop = asyncio.get_running_loop()
-        self.doors = tuple(UdpDoor(over_udp, self._over_udp) for over_udp, _ in bound)
+        self.doors = tuple(self._door(over_udp) for over_udp, _ in bound)
         try:
             for _, over_tcp in bound:
                 server = await loop.create_server(
@@ -64,9 +100,7 @@ class Listener:
                 )
                 self._servers.append(server)
         except OSError as error:  # somebody began to listen since it was bound
-            for pair in bound:
-                for sock in pair:
-                    sock.close()
+            _close(bound)
             self.doors = ()
             await self.close()
             raise StartError(
@@ -89,35 +123,38 @@ class Listener:
             server.close()
         self.connections.close()
 
-    def _bind(self) -> list[tuple[socket.socket, socket.socket]]:
-        """A UDP and a TCP socket for each address, all or none."""
-        pairs: list[tuple[socket.socket, socket.socket]] = []
+    def _bind(self) -> list[Bound]:
+        """The UDP sockets and the TCP socket of each address, all or none."""
+        pairs: list[Bound] = []
         try:
             for host, port in self._wanted:
                 pairs.append(self._pair(host, port))
         except StartError:
-            for pair in pairs:
-                for sock in pair:
-                    sock.close()
+            _close(pairs)
             raise
         return pairs
 
-    def _pair(self, host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    def _pair(self, host: str, port: int) -> Bound:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         others = {other for other, its in self._wanted if its == port and ":" not in other}
         transport = "UDP"
         for attempt in range(SAME_PORT_TRIES):
+            over_udp: list[socket.socket] = []
+            same = port
             try:
-                transport = "UDP"
-                over_udp = udp.bound(family, host, port, v6_only=bool(others))
+                for _ in range(self._workers):
+                    transport = "UDP"
+                    shared = self._workers > 1
+                    over_udp.append(
+                        udp.bound(family, host, same, v6_only=bool(others), shared=shared)
+                    )
+                    same = int(over_udp[0].getsockname()[1])
+                # Nobody shares this one: it keeps a second resolver from the address.
                 transport = "TCP"
-                try:
-                    same = int(over_udp.getsockname()[1])
-                    return over_udp, tcp.bound(family, host, same, v6_only=bool(others))
-                except OSError:
-                    over_udp.close()
-                    raise
+                return over_udp, tcp.bound(family, host, same, v6_only=bool(others))
             except OSError as error:
+                for sock in over_udp:
+                    sock.close()
                 if port == 0 and error.errno == errno.EADDRINUSE and attempt + 1 < SAME_PORT_TRIES:
                     continue
                 why = _WHY.get(error.errno or 0, f"{error.strerror}; choose another with --listen")
@@ -125,3 +162,9 @@ class Listener:
                     f"cannot listen on {shown(host, port)} for DNS over {transport}: {why}"
                 ) from error
         raise AssertionError("the last attempt returns or raises")
+
+
+def _close(bound: Sequence[Bound]) -> None:
+    for over_udp, over_tcp in bound:
+        for sock in (*over_udp, over_tcp):
+            sock.close()

@@ -6,7 +6,8 @@ access names alone, up to `MAX_NAMES` of them: what strangers ask makes no label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 from prometheus_client.core import (
@@ -109,12 +110,33 @@ class Standing(Struct, frozen=True, kw_only=True):
     geo_age_s: float
 
 
+class Counted(Protocol):
+    """Queries of one transport, as `Tally` has them."""
+
+    failed: int
+
+    @property
+    def outcomes(self) -> Sequence[int]:
+        """Queries by rcode, and those without an answer."""
+
+    def total(self) -> int:
+        """All queries so far."""
+
+
+class Named(Protocol):
+    """Queries by the access name asked, as `NameTally` has them."""
+
+    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, list[int]]]:
+        """(label, counts)."""
+
+
 class Meters(Collector):
     """The metrics of a resolver, made when they are asked for."""
 
-    def __init__(self, standing: Callable[[], Standing]) -> None:
-        self.udp, self.tcp = Tally(), Tally()
-        self.names = NameTally()
+    def __init__(
+        self, standing: Callable[[], Standing], udp: Counted, tcp: Counted, names: Named
+    ) -> None:
+        self.udp, self.tcp, self.names = udp, tcp, names
         self._standing = standing
 
     def queries(self) -> int:

@@ -39,9 +39,11 @@ from .follower import Follower
 from .geo_files import GeoFiles
 from .geo_reload import GeoReloader
 from .limits import STALE_AFTER_S
-from .listener import Listener
+from .listener import Door, Listener
+from .loader import native
 from .locate import Atlas, geo_hash
-from .meters import SILENT, Meters, Standing, Tally
+from .meters import SILENT, Meters, NameTally, Standing, Tally
+from .native import NativeNames, NativeResponder, NativeTally
 from .place import Locator
 from .report import Reporter
 from .responder import Transport, respond
@@ -111,7 +113,6 @@ class Resolver:
         self.id = settings.id or _default_id(settings)
         self.geo = GeoFiles(settings.geo, settings.geo_move_limit.of_one)
         self.reloader = GeoReloader(self.geo, settings.geo_reload.s, self._put_locator)
-        self.meters = Meters(self.standing)
         try:
             self.serving = Serving(
                 nsid=settings.nsid or self.id[:64],
@@ -122,6 +123,15 @@ class Resolver:
             )
         except ValueError as error:
             raise StartError(f"{error}; shorten --nsid or --id", 2) from error
+        module = native()
+        self.native = NativeResponder(module, self.serving) if module is not None else None
+        self._names, over_udp, over_tcp = NameTally(), Tally(), Tally()
+        self.meters = Meters(
+            self.standing,
+            over_udp if self.native is None else NativeTally(self.native, "udp"),
+            over_tcp,
+            self._names if self.native is None else NativeNames(self.native),
+        )
         self.listener = Listener(
             settings.listen,
             TcpLimits(
@@ -130,11 +140,16 @@ class Resolver:
                 idle_s=settings.tcp_idle.s,
                 total_s=settings.tcp_total.s,
             ),
-            self._answering("udp", self.meters.udp),
-            self._answering("tcp", self.meters.tcp),
+            self._answering("udp", over_udp),
+            self._answering("tcp", over_tcp),
+            self.native.door if self.native is not None else None,
+            (settings.workers or len(os.sched_getaffinity(0))) if self.native is not None else 1,
         )
         self.follower: Follower[AnswerTable] = Follower(
-            store, partial(_compile, self.geo.locator, self.serving), heard, self._swapped
+            store,
+            partial(self._compile, self.geo.locator),
+            heard if self.native is None else self.native.heard,
+            self._swapped,
         )
         self.snapshot: Path | None = None
         self.writer: SnapshotWriter | None = None
@@ -200,6 +215,8 @@ class Resolver:
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the DNS doors and say so. Raises StartError."""
         self.addresses = await self.listener.open()
+        if self.native is not None:
+            stack.callback(self.native.close)
         stack.push_async_callback(self.listener.close)
         # What is there now lives long: collections need not walk it again and again.
         gc.collect()
@@ -223,7 +240,10 @@ class Resolver:
 
     def standing(self) -> Standing:
         """What the metrics show."""
-        connections, doors = self.listener.connections, self.listener.doors
+        connections = self.listener.connections
+        counters: list[Door | NativeResponder] = [*self.listener.doors]
+        if self.native is not None:
+            counters.append(self.native)
         locator = self.geo.locator
         databases = locator.databases if isinstance(locator, Atlas) else ()
         return Standing(
@@ -241,8 +261,8 @@ class Resolver:
             tcp_connections=len(connections),
             tcp_refused=connections.refused,
             tcp_expired=connections.expired,
-            unsent=sum(door.unsent for door in doors),
-            oversize=sum(door.oversize for door in doors),
+            unsent=sum(counter.unsent() for counter in counters),
+            oversize=sum(counter.oversize() for counter in counters),
             geo_errors=sum(database.errors for database in databases),
             geo_reloads=self.reloader.reloads,
             geo_refused=bool(self.reloader.refusal),
@@ -270,8 +290,21 @@ class Resolver:
 
     async def _put_locator(self, locator: Locator) -> None:
         """Answer by new geo data; raises where no table can be made with them."""
-        await self.follower.recompile(partial(_compile, locator, self.serving))
+        await self.follower.recompile(partial(self._compile, locator))
         self.reporter.changed()
+
+    def _compile(
+        self,
+        locator: Locator,
+        view: View,
+        previous: AnswerTable | None,
+        changes: Changes | None,
+    ) -> AnswerTable:
+        """The table of a view, in force in the native responder already; any thread."""
+        table = compile_table(view, locator, previous, changes, serving=self.serving)
+        if self.native is not None:
+            self.native.put(table)
+        return table
 
     def _swapped(self) -> None:
         self.reporter.changed()
@@ -281,7 +314,7 @@ class Resolver:
     def _answering(self, transport: Transport, tally: Tally) -> Answer:
         """The responder over the table of the moment, counted; it never raises."""
         outcomes, draw, now = tally.outcomes, random.getrandbits, time.monotonic
-        known, first = self.meters.names.known, self.meters.names.first
+        known, first = self._names.known, self._names.first
 
         def answer(query: bytes, client: bytes) -> bytes | None:
             table = self.follower.table or self._not_ready
@@ -320,16 +353,6 @@ class Resolver:
                 revision=snapshot.listing.revision,
                 age_s=round(self.follower.age_s(), 1),
             )
-
-
-def _compile(
-    locator: Locator,
-    serving: Serving,
-    view: View,
-    previous: AnswerTable | None,
-    changes: Changes | None,
-) -> AnswerTable:
-    return compile_table(view, locator, previous, changes, serving=serving)
 
 
 def _default_id(settings: Settings) -> str:

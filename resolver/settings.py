@@ -58,6 +58,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     version_bind: Annotated[
         bool, Meta(description="answer version.bind and id.server in class CH")
     ] = False
+    workers: Annotated[
+        int,
+        Meta(ge=0, le=64, description="threads that answer UDP on each address; 0: one a core"),
+    ] = 0
     edns_buffer: Annotated[
         int, Meta(ge=512, le=4096, description="largest answer over UDP, in bytes")
     ] = 1232

@@ -38,11 +38,18 @@ def packed(host: str) -> bytes:
     return address[12:] if address.startswith(_MAPPED) else address
 
 
-def bound(family: socket.AddressFamily, host: str, port: int, *, v6_only: bool) -> socket.socket:
-    """A UDP socket at `host`:`port`, ready to be served. Raises OSError."""
+def bound(
+    family: socket.AddressFamily, host: str, port: int, *, v6_only: bool, shared: bool = False
+) -> socket.socket:
+    """A UDP socket at `host`:`port`, ready to be served. Raises OSError.
+
+    A `shared` one lets others of ours be bound there as well, and the kernel spreads the clients.
+    """
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if family == socket.AF_INET6:
@@ -79,12 +86,11 @@ def _from_there(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
 
 
 class UdpDoor:
-    """Serves one bound socket. `unsent` counts answers that the kernel did not take."""
+    """Serves one bound socket."""
 
     def __init__(self, sock: socket.socket, answer: Answer) -> None:
         self._sock, self._answer = sock, answer
-        self.unsent = 0
-        self.oversize = 0
+        self._unsent = self._oversize = 0
         host = sock.getsockname()[0]
         self._turn = self._turn_wildcard if host in ("0.0.0.0", "::") else self._turn_plain
         self.address: tuple[str, int] = (host, int(sock.getsockname()[1]))
@@ -98,6 +104,14 @@ class UdpDoor:
         asyncio.get_running_loop().remove_reader(self._sock.fileno())
         self._sock.close()
 
+    def unsent(self) -> int:
+        """Answers that the kernel did not take."""
+        return self._unsent
+
+    def oversize(self) -> int:
+        """Queries larger than any that is read."""
+        return self._oversize
+
     def _turn_plain(self) -> None:
         receive, send, answer = self._sock.recvfrom, self._sock.sendto, self._answer
         for _ in range(MAX_TURN):
@@ -108,14 +122,14 @@ class UdpDoor:
             except OSError:  # an ICMP error about an earlier answer
                 continue
             if len(query) > MAX_QUERY_BYTES:
-                self.oversize += 1
+                self._oversize += 1
                 continue
             reply = answer(query, packed(peer[0]))
             if reply is not None:
                 try:
                     send(reply, peer)
                 except OSError:
-                    self.unsent += 1
+                    self._unsent += 1
 
     def _turn_wildcard(self) -> None:
         receive, send, answer = self._sock.recvmsg, self._sock.sendmsg, self._answer
@@ -127,11 +141,11 @@ class UdpDoor:
             except OSError:
                 continue
             if len(query) > MAX_QUERY_BYTES:
-                self.oversize += 1
+                self._oversize += 1
                 continue
             reply = answer(query, packed(peer[0]))
             if reply is not None:
                 try:
                     send((reply,), [_from_there(*one) for one in ancillary], 0, peer)
                 except OSError:
-                    self.unsent += 1
+                    self._unsent += 1

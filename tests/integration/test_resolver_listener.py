@@ -147,7 +147,7 @@ async def test_a_query_too_large_is_dropped_and_counted() -> None:
         with client(*address) as one:
             one.sock.send(bytes(MAX_QUERY_BYTES + 1))
             assert (await one.ask(bytes(MAX_QUERY_BYTES)))[:-5] == bytes(MAX_QUERY_BYTES)
-            assert listener.doors[0].oversize == 1
+            assert listener.doors[0].oversize() == 1
 
 
 async def test_an_answer_that_cannot_be_sent_ends_nothing() -> None:
@@ -155,7 +155,7 @@ async def test_an_answer_that_cannot_be_sent_ends_nothing() -> None:
         with client(*address) as one:
             one.sock.send(b"huge")
             assert await one.ask(b"a") == b"a|" + V4
-            assert listener.doors[0].unsent == 1
+            assert listener.doors[0].unsent() == 1
 
 
 async def test_a_client_that_is_gone_ends_nothing() -> None:

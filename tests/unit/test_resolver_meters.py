@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from resolver import meters
 from resolver.message import wire_name
-from resolver.meters import NONE, OTHER, RCODES, SILENT, Meters, NameTally, Standing
+from resolver.meters import NONE, OTHER, RCODES, SILENT, Meters, NameTally, Standing, Tally
 from resolver.table import AnswerTable, Name
 
 
@@ -83,8 +83,9 @@ def test_the_exported_series_name_the_access_name_and_the_rcode() -> None:
         tcp_refused=0, tcp_expired=0, unsent=0, oversize=0, geo_errors=0,
         geo_reloads={"loaded": 3, "refused": 1}, geo_refused=True, geo_age_s=3600.0,
     )  # fmt: skip
-    made = Meters(lambda: standing)
-    of_a = counts(made.names, now, query(wire_name("a.gtm.test")))
+    udp, tcp, names = Tally(), Tally(), NameTally()
+    made = Meters(lambda: standing, udp, tcp, names)
+    of_a = counts(names, now, query(wire_name("a.gtm.test")))
     of_a[RCODES.index("NOERROR")] += 2
     of_a[SILENT] += 1
     registry = CollectorRegistry()

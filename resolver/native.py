@@ -1,0 +1,186 @@
+"""The native responder in a resolver: tables handed over, doors opened, counts read.
+
+Decides what a refused hand-over means: everything is sent once more, and where that is refused too
+the state is, so that the last table stays in both responders. Answers nothing itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+
+from gtm.telemetry import transition
+
+from .cells import OUTCOMES, OVERSIZE, TCP, UDP, UNSENT, Labels
+from .handover import Handover
+from .message import name_text
+from .table import AnswerTable, Serving, heard, not_ready
+
+OTHER, NONE = "(other)", "(none)"
+
+_log = logging.getLogger("resolver")
+
+
+class Loads:
+    """What the hand-overs so far came to; sizes in bytes, times in seconds."""
+
+    def __init__(self) -> None:
+        self.count, self.refused = 0, 0
+        self.names, self.nodes, self.tables = 0, 0, 0
+        self.names_bytes, self.tables_bytes = 0, 0
+        self.encoding_s, self.loading_s = 0.0, 0.0
+        self.message_bytes = 0
+
+
+class NativeResponder:
+    """The native responder of one resolver; it says "not ready" until a table is put."""
+
+    def __init__(self, module: ModuleType, serving: Serving) -> None:
+        self.loads = Loads()
+        self.labels = Labels()
+        self._native = module.Native()
+        self._handover = Handover(self.labels)
+        self._lock = threading.Lock()
+        self.put(not_ready(serving))
+
+    def put(self, table: AnswerTable) -> None:
+        """Have it answer from `table`; any thread. ValueError where it refuses."""
+        with self._lock:
+            try:
+                self._load(table)
+            except ValueError as error:
+                self.loads.refused += 1
+                cause = str(error)
+                transition(_log, "hand-over refused, sent whole", logging.ERROR, cause=cause)
+                self._handover.forget()
+                self._load(table)
+
+    def heard(self, table: AnswerTable, at_s: float) -> AnswerTable:
+        """`table`, known to be up to date at `at_s`, here and in the native responder."""
+        self._native.heard(at_s)
+        self._native.sweep()
+        return heard(table, at_s)
+
+    def answer(self, query: bytes, client: bytes, transport: str, now: float) -> bytes | None:
+        """The reply to one query."""
+        reply: bytes | None = self._native.respond(
+            query, client, transport, now, random.getrandbits(64)
+        )
+        return reply
+
+    def door(self, sockets: Sequence[socket.socket]) -> NativeDoor:
+        """The door of one address."""
+        return NativeDoor(self._native, sockets)
+
+    def counted(self, first: int, count: int) -> list[int]:
+        """The counts of `count` cells from `first` on."""
+        counts: list[int] = self._native.counted(first + count)
+        return counts[first:]
+
+    def unsent(self) -> int:
+        """Answers over UDP that the kernel did not take."""
+        return self.counted(UNSENT, 1)[0]
+
+    def oversize(self) -> int:
+        """Queries over UDP larger than any that is read."""
+        return self.counted(OVERSIZE, 1)[0]
+
+    def close(self) -> None:
+        """End the workers."""
+        self._native.close()
+
+    def _load(self, table: AnswerTable) -> None:
+        begun = time.monotonic()
+        message = self._handover.message(table)
+        loads = self.loads
+        loads.encoding_s = time.monotonic() - begun
+        loads.message_bytes = len(message)
+        (
+            loads.names,
+            loads.nodes,
+            loads.tables,
+            loads.names_bytes,
+            loads.tables_bytes,
+            loads.loading_s,
+        ) = self._native.load(message)
+        loads.count += 1
+        self._handover.taken()
+
+
+class NativeDoor:
+    """One address over UDP, served by a thread for each socket."""
+
+    def __init__(self, native: object, sockets: Sequence[socket.socket]) -> None:
+        self._native, self._sockets = native, sockets
+        host, port = sockets[0].getsockname()[:2]
+        self.address: tuple[str, int] = (host, int(port))
+
+    def open(self) -> None:
+        """Begin to answer."""
+        wildcard = self.address[0] in ("0.0.0.0", "::")
+        for sock in self._sockets:
+            seed = int.from_bytes(os.urandom(8))
+            self._native.serve_udp(sock.fileno(), wildcard, seed)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Close our side of the sockets; the workers end with the responder."""
+        for sock in self._sockets:
+            sock.close()
+
+    def unsent(self) -> int:
+        """None: the responder counts for all its doors."""
+        return 0
+
+    def oversize(self) -> int:
+        """None: the responder counts for all its doors."""
+        return 0
+
+
+class NativeTally:
+    """Queries of one transport by outcome, as `meters.Tally` has them."""
+
+    def __init__(self, responder: NativeResponder, transport: str) -> None:
+        self.failed = 0
+        self._responder, self._first = responder, UDP if transport == "udp" else TCP
+
+    @property
+    def outcomes(self) -> list[int]:
+        """Queries by rcode, and those without an answer."""
+        return self._responder.counted(self._first, OUTCOMES)
+
+    def total(self) -> int:
+        """All queries so far."""
+        return sum(self.outcomes)
+
+
+class NativeNames:
+    """Queries by the access name asked, as `meters.NameTally` has them."""
+
+    def __init__(self, responder: NativeResponder) -> None:
+        self._responder = responder
+
+    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, list[int]]]:
+        """(label, counts) of the access names that `table` has, of the others, and of the rest."""
+        labels = self._responder.labels
+        counts = self._responder.counted(0, labels.end)
+        rest = [
+            udp + tcp
+            for udp, tcp in zip(
+                counts[UDP : UDP + OUTCOMES], counts[TCP : TCP + OUTCOMES], strict=True
+            )
+        ]
+        names = table.names if table is not None else {}
+        for qname, first in (*labels.names.items(), (b"", labels.others)):
+            own = counts[first : first + OUTCOMES]
+            rest = [max(0, left - one) for left, one in zip(rest, own, strict=True)]
+            if not qname:
+                yield OTHER, own
+            elif (name := names.get(qname)) is not None and name.slot >= 0:
+                yield name_text(qname), own
+        yield NONE, rest
