@@ -22,5 +22,7 @@ class Native:
         """Serve a bound UDP socket, which is duplicated, in a thread of its own."""
     def close(self) -> None:
         """End every worker after the batch at hand, and wait for that."""
+    def defect(self) -> str:
+        """The first defect that broke a query; "" where none did."""
     def counted(self, cells: int) -> list[int]:
         """The first `cells` counts, summed over the workers."""

@@ -12,7 +12,7 @@ OUTCOMES = 17
 """Outcomes of a query: 16 header rcodes, and silence."""
 UDP, TCP = 0, OUTCOMES
 """The first of the cells of queries by outcome."""
-UNSENT, OVERSIZE, BATCHES = 2 * OUTCOMES, 2 * OUTCOMES + 1, 2 * OUTCOMES + 2
+UNSENT, OVERSIZE, BATCHES, FAILED = (2 * OUTCOMES + more for more in range(4))
 FIRST = 64
 """The first cell that is given out by label."""
 CELLS = 1 << 17

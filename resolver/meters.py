@@ -113,7 +113,9 @@ class Standing(Struct, frozen=True, kw_only=True):
 class Counted(Protocol):
     """Queries of one transport, as `Tally` has them."""
 
-    failed: int
+    @property
+    def failed(self) -> int:
+        """Queries in which the responder broke."""
 
     @property
     def outcomes(self) -> Sequence[int]:

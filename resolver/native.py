@@ -17,7 +17,7 @@ from types import ModuleType
 
 from gtm.telemetry import transition
 
-from .cells import OUTCOMES, OVERSIZE, TCP, UDP, UNSENT, Labels
+from .cells import FAILED, OUTCOMES, OVERSIZE, TCP, UDP, UNSENT, Labels
 from .handover import Handover
 from .message import name_text
 from .table import AnswerTable, Serving, heard, not_ready
@@ -47,6 +47,7 @@ class NativeResponder:
         self._native = module.Native()
         self._handover = Handover(self.labels)
         self._lock = threading.Lock()
+        self._broken = False
         self.put(not_ready(serving))
 
     def put(self, table: AnswerTable) -> None:
@@ -65,6 +66,9 @@ class NativeResponder:
         """`table`, known to be up to date at `at_s`, here and in the native responder."""
         self._native.heard(at_s)
         self._native.sweep()
+        if not self._broken and (defect := self._native.defect()):
+            self._broken = True
+            _log.error("a query broke the responder: %s", defect)
         return heard(table, at_s)
 
     def answer(self, query: bytes, client: bytes, transport: str, now: float) -> bytes | None:
@@ -146,8 +150,12 @@ class NativeTally:
     """Queries of one transport by outcome, as `meters.Tally` has them."""
 
     def __init__(self, responder: NativeResponder, transport: str) -> None:
-        self.failed = 0
         self._responder, self._first = responder, UDP if transport == "udp" else TCP
+
+    @property
+    def failed(self) -> int:
+        """Queries that broke the responder."""
+        return self._responder.counted(FAILED, 1)[0] if self._first == UDP else 0
 
     @property
     def outcomes(self) -> list[int]:

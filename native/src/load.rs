@@ -100,9 +100,6 @@ impl Loaded {
             0 => old.zones.clone(),
             _ => read_zones(reader)?,
         };
-        if zones.len() < old.zones.len() {
-            return Err("a change takes zones away".into());
-        }
         let mut tables = self.tables.clone();
         for _ in 0..short(reader.u32())? {
             let id = short(reader.u64())?;
@@ -122,6 +119,9 @@ impl Loaded {
         let plans = read_plans(reader, &old.plans, &nodes)?;
         check_slots(&slots, plans.len())?;
         let names = read_names(reader, &old.names, zones.len(), slots.len())?;
+        if !names.fit(zones.len(), slots.len()) {
+            return Err("a change takes the zone of a name away".into());
+        }
         for _ in 0..short(reader.u32())? {
             tables.remove(&short(reader.u64())?);
         }

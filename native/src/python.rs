@@ -1,6 +1,7 @@
 //! What Python sees: one class, `Native`.
 
 use std::os::fd::BorrowedFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -11,7 +12,7 @@ use crate::counters::Counters;
 use crate::plan::Client;
 use crate::query::read_query;
 use crate::respond::{respond, Transport};
-use crate::server::Shared;
+use crate::server::{first_panic, remember_panics, Shared};
 use crate::udp::Worker;
 use crate::wire::MAX_TCP;
 
@@ -69,7 +70,9 @@ impl Native {
         let transport = if transport == "tcp" { Transport::Tcp } else { Transport::Udp };
         let mut out = vec![0; MAX_TCP];
         let client = Client::source(client);
-        let reply = respond(&table, &read, client, transport, stale, draw, &self.idle, &mut out);
+        let one = || respond(&table, &read, client, transport, stale, draw, &self.idle, &mut out);
+        let reply = catch_unwind(AssertUnwindSafe(one))
+            .map_err(|_| PyRuntimeError::new_err(first_panic()))?;
         Ok(reply.map(|reply| PyBytes::new(py, &out[..reply.len])))
     }
 
@@ -96,6 +99,11 @@ impl Native {
         Ok(())
     }
 
+    /// The first defect that broke a query; "" where none did.
+    fn defect(&self) -> &'static str {
+        first_panic()
+    }
+
     /// The first `cells` counts, summed over the workers.
     fn counted(&self, cells: usize) -> Vec<u64> {
         self.shared.counted(cells)
@@ -110,6 +118,7 @@ impl Native {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    remember_panics();
     module.add("DIGEST", option_env!("GTM_NATIVE_DIGEST").unwrap_or(""))?;
     module.add("TABLE_VERSION", crate::load::VERSION)?;
     module.add_class::<Native>()

@@ -1,7 +1,7 @@
 //! What all workers share: the table in force, when the store was last heard, who counts.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -23,6 +23,20 @@ struct Loader {
     loaded: Loaded,
     /// Tables that a worker may still read; freed here, so that no worker ever has to.
     retired: Vec<Arc<Table>>,
+}
+
+static FIRST_PANIC: OnceLock<String> = OnceLock::new();
+
+/// Remember the first defect that broke a query, instead of telling each on standard error.
+pub fn remember_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let _ = FIRST_PANIC.set(info.to_string());
+    }));
+}
+
+/// The first defect that broke a query; "" where none did.
+pub fn first_panic() -> &'static str {
+    FIRST_PANIC.get().map_or("", String::as_str)
 }
 
 /// What a load did.

@@ -151,6 +151,8 @@ impl<T: Clone> Chunks<T> {
 pub struct Shard {
     index: Box<[u64]>,
     blob: Box<[u8]>,
+    /// One more than the greatest zone and slot of its names.
+    ends: (u32, u32),
 }
 
 impl Shard {
@@ -159,7 +161,11 @@ impl Shard {
         let size = (records.len() * 2).next_power_of_two().max(2);
         let total = records.iter().map(|(_, record)| record.len()).sum();
         let (mut index, mut blob) = (vec![0u64; size], Vec::with_capacity(total));
+        let mut ends = (0, 0);
         for (hash, record) in records {
+            let head = NameRef { rest: &record[1 + usize::from(record[0])..] }.head();
+            ends.0 = ends.0.max(head.zone + 1).max(head.above.map_or(0, |zone| zone + 1));
+            ends.1 = ends.1.max(head.slot.map_or(0, |slot| slot + 1));
             let mut at = *hash as usize & (size - 1);
             while index[at] != 0 {
                 at = (at + 1) & (size - 1);
@@ -167,7 +173,7 @@ impl Shard {
             index[at] = tag_of(*hash) | (blob.len() as u64 + 1);
             blob.extend_from_slice(record);
         }
-        Shard { index: index.into_boxed_slice(), blob: blob.into_boxed_slice() }
+        Shard { index: index.into_boxed_slice(), blob: blob.into_boxed_slice(), ends }
     }
 
     /// The record of a name in any case.
@@ -279,6 +285,13 @@ impl Names {
         }
         all.extend(put);
         Names::new(&all)
+    }
+
+    /// Whether every name lies in one of so many zones, and its instance in one of so many slots.
+    pub fn fit(&self, zones: usize, slots: usize) -> bool {
+        self.shards
+            .iter()
+            .all(|shard| shard.ends.0 as usize <= zones && shard.ends.1 as usize <= slots)
     }
 
     /// Names.

@@ -5,6 +5,7 @@
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub const UNSENT: u32 = 2 * OUTCOMES;
 pub const OVERSIZE: u32 = 2 * OUTCOMES + 1;
 /// Batches read over UDP.
 pub const BATCHES: u32 = 2 * OUTCOMES + 2;
+/// Queries that broke the responder.
+pub const FAILED: u32 = 2 * OUTCOMES + 3;
 
 /// Everything that one batch needs, allocated once.
 struct Buffers {
@@ -93,24 +96,6 @@ impl Buffers {
             }
         }
     }
-
-    /// The query at `at`.
-    #[inline(always)]
-    fn query(&self, at: usize) -> &[u8] {
-        let size = self.received[at].msg_len as usize;
-        &self.input[at * STRIDE..at * STRIDE + size.min(STRIDE)]
-    }
-
-    /// The source address of the query at `at`.
-    #[inline(always)]
-    fn client(&self, at: usize) -> Client {
-        let peer = &self.peers[at];
-        if i32::from(peer.sin6_family) == libc::AF_INET {
-            // An IPv4 address lies where the flow information of an IPv6 one does.
-            return Client::V4(u32::from_be(peer.sin6_flowinfo));
-        }
-        Client::source(&peer.sin6_addr.s6_addr)
-    }
 }
 
 /// Serve `socket` until `stop` is set.
@@ -135,81 +120,104 @@ pub fn serve(shared: &Shared, socket: &OwnedFd, wildcard: bool, stop: &AtomicBoo
             continue;
         }
         let count = count as usize;
-        let replies = answer(shared, &counters, &mut buffers, count, wildcard, &mut dice);
+        let mut batch = Batch { shared, counters: &counters, wildcard, careful: false };
+        let whole = catch_unwind(AssertUnwindSafe(|| batch.answer(&mut buffers, count, &mut dice)));
+        // A query broke the responder: each by itself, so that the others are answered.
+        let replies = whole.unwrap_or_else(|_| {
+            batch.careful = true;
+            batch.answer(&mut buffers, count, &mut dice)
+        });
         send(fd, &mut buffers, replies, &counters);
         buffers.rearm(count, wildcard);
     }
 }
 
-/// Answer the `count` queries of a batch; gives the number of replies.
-#[inline(always)]
-fn answer(
-    shared: &Shared,
-    counters: &Counters,
-    buffers: &mut Buffers,
-    count: usize,
+/// How a batch is answered.
+struct Batch<'w> {
+    shared: &'w Shared,
+    counters: &'w Counters,
     wildcard: bool,
-    dice: &mut fastrand::Rng,
-) -> usize {
-    let table = shared.table();
-    let table = &**table;
-    let stale = shared.stale(table, monotonic_s());
-    let ahead = table.names.len() > MANY_NAMES;
-    let mut output = std::mem::take(&mut buffers.output);
-    let (mut replies, mut at_out) = (0, 0);
-    let mut queries: [Option<Query<'_>>; BATCH] = [None; BATCH];
-    counters.count(BATCHES);
-    for (at, query) in queries.iter_mut().enumerate().take(count) {
-        let data = buffers.query(at);
-        if data.len() > MAX_QUERY {
-            counters.count(OVERSIZE);
-            continue;
+    /// Whether a query that breaks the responder is caught by itself.
+    careful: bool,
+}
+
+impl Batch<'_> {
+    /// Answer the first `count` queries; gives the number of replies.
+    #[inline(always)]
+    fn answer(&self, buffers: &mut Buffers, count: usize, dice: &mut fastrand::Rng) -> usize {
+        let Batch { shared, counters, .. } = *self;
+        let table = shared.table();
+        let table = &**table;
+        let stale = shared.stale(table, monotonic_s());
+        let ahead = table.names.len() > MANY_NAMES;
+        let Buffers { input, output, peers, control, received, sent, from, .. } = buffers;
+        let mut queries: [Option<Query<'_>>; BATCH] = [None; BATCH];
+        for (at, query) in queries.iter_mut().enumerate().take(count) {
+            let size = received[at].msg_len as usize;
+            if size > MAX_QUERY {
+                continue;
+            }
+            *query = read_query(&input[at * STRIDE..at * STRIDE + size]);
+            match query {
+                Some(query) if ahead => table.names.prefetch_index(query.hash),
+                _ => {}
+            }
         }
-        *query = read_query(data);
-        match query {
-            Some(query) if ahead => table.names.prefetch_index(query.hash),
-            Some(_) => {}
-            None => counters.count(UDP_CELLS + SILENT),
+        if ahead {
+            for query in queries[..count].iter().flatten() {
+                table.names.prefetch_record(query.hash);
+            }
         }
-    }
-    if ahead {
-        for query in queries[..count].iter().flatten() {
-            table.names.prefetch_record(query.hash);
+        let (mut replies, mut begin) = (0, 0);
+        for (at, query) in queries[..count].iter().enumerate() {
+            let Some(query) = query else {
+                let oversize = received[at].msg_len as usize > MAX_QUERY;
+                counters.count(if oversize { OVERSIZE } else { UDP_CELLS + SILENT });
+                continue;
+            };
+            let (client, draw) = (client_of(&peers[at]), dice.u64(..));
+            let room = &mut output[begin..];
+            let mut one =
+                || respond(table, query, client, Transport::Udp, stale, draw, counters, room);
+            let reply = if self.careful {
+                catch_unwind(AssertUnwindSafe(one)).unwrap_or_else(|_| {
+                    counters.count(FAILED);
+                    None
+                })
+            } else {
+                one()
+            };
+            let Some(reply) = reply else {
+                counters.count(UDP_CELLS + SILENT);
+                continue;
+            };
+            counters.count(UDP_CELLS + u32::from(reply.rcode));
+            from[replies].iov_base = output[begin..].as_mut_ptr().cast();
+            from[replies].iov_len = reply.len;
+            begin += reply.len;
+            let (to, from) = (&mut sent[replies].msg_hdr, &received[at].msg_hdr);
+            to.msg_name = from.msg_name;
+            to.msg_namelen = from.msg_namelen;
+            if self.wildcard {
+                to.msg_control = from.msg_control;
+                to.msg_controllen = from.msg_controllen;
+                from_there(&mut control[at], from.msg_controllen);
+            }
+            replies += 1;
         }
+        counters.count(BATCHES);
+        replies
     }
-    let mut made: [(u16, u16); BATCH] = [(0, 0); BATCH]; // (query, length) of each reply
-    for (at, query) in queries[..count].iter().enumerate() {
-        let Some(query) = query else { continue };
-        let room = &mut output[at_out..];
-        let client = buffers.client(at);
-        let reply =
-            respond(table, query, client, Transport::Udp, stale, dice.u64(..), counters, room);
-        let Some(reply) = reply else {
-            counters.count(UDP_CELLS + SILENT);
-            continue;
-        };
-        counters.count(UDP_CELLS + u32::from(reply.rcode));
-        made[replies] = (at as u16, reply.len as u16);
-        replies += 1;
-        at_out += reply.len;
+}
+
+/// The source address of a query.
+#[inline(always)]
+fn client_of(peer: &libc::sockaddr_in6) -> Client {
+    if i32::from(peer.sin6_family) == libc::AF_INET {
+        // An IPv4 address lies where the flow information of an IPv6 one does.
+        return Client::V4(u32::from_be(peer.sin6_flowinfo));
     }
-    buffers.output = output;
-    let mut begin = 0;
-    for (number, (at, len)) in made[..replies].iter().enumerate() {
-        let at = usize::from(*at);
-        buffers.from[number].iov_base = buffers.output[begin..].as_mut_ptr().cast();
-        buffers.from[number].iov_len = usize::from(*len);
-        begin += usize::from(*len);
-        let (to, from) = (&mut buffers.sent[number].msg_hdr, &buffers.received[at].msg_hdr);
-        to.msg_name = from.msg_name;
-        to.msg_namelen = from.msg_namelen;
-        if wildcard {
-            to.msg_control = from.msg_control;
-            to.msg_controllen = from.msg_controllen;
-            from_there(&mut buffers.control[at], from.msg_controllen);
-        }
-    }
-    replies
+    Client::source(&peer.sin6_addr.s6_addr)
 }
 
 /// Make of "it came to this address" the order "send it from there" (ip(7), RFC 3542).
