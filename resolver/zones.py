@@ -118,13 +118,15 @@ def _ready(owner: bytes, rtype: int, ttl: int, data: Iterable[bytes]) -> Answers
 
 
 def _refuse_conflicts(zone: str, owner: bytes, types: dict[int, Answers]) -> None:
-    where = f"zone {zone}: {name_text(owner)}"
+    conflict = ""
     if CNAME in types and (len(types) > 1 or types[CNAME].count > 1 or owner == wire_name(zone)):
-        raise ValueError(f"{where}: a CNAME beside other data")
-    if DNAME in types and types[DNAME].count > 1:
-        raise ValueError(f"{where}: more than one DNAME")
-    if NS in types and owner.startswith(b"\x01*"):
-        raise ValueError(f"{where}: a wildcard can't be delegated")
+        conflict = "a CNAME beside other data"
+    elif DNAME in types and types[DNAME].count > 1:
+        conflict = "more than one DNAME"
+    elif NS in types and owner.startswith(b"\x01*"):
+        conflict = "a wildcard can't be delegated"
+    if conflict:
+        raise ValueError(f"zone {zone}: {name_text(owner)}: {conflict}")
 
 
 class Access(Struct, frozen=True):

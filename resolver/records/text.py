@@ -5,10 +5,46 @@ Packets are never made or read here. Types unknown to the library go in the form
 
 from __future__ import annotations
 
-from functools import cache
+import ipaddress
+import re
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import dns.name
 
 SYNTHETIC = frozenset({6})
 """Types that are made from other settings: SOA."""
+
+_IPV4 = re.compile(r"(?:(?:0|[1-9][0-9]{0,2})\.){3}(?:0|[1-9][0-9]{0,2})")
+_IPV6 = re.compile(r"[0-9a-fA-F:]{2,39}")
+_PLAIN = re.compile(r"(?!.{192})[a-zA-Z0-9_-]{1,63}(?:\.[a-zA-Z0-9_-]{1,63})*")
+"""Relative names that need no library to be read; so do nearly all."""
+
+
+@lru_cache(maxsize=64)
+def _origin(zone: str) -> dns.name.Name:
+    import dns.name
+
+    return dns.name.from_text(zone)
+
+
+@lru_cache(maxsize=64)
+def _origin_wire(zone: str) -> bytes:
+    return _origin(zone).to_digestable()
+
+
+def _address(number: int, data: str) -> bytes | None:
+    """The RDATA of an address in its usual form; None where the library shall look at it."""
+    if number == 1 and _IPV4.fullmatch(data):
+        parts = [int(part) for part in data.split(".")]
+        return bytes(parts) if max(parts) < 256 else None
+    if number == 28 and _IPV6.fullmatch(data):
+        try:
+            return ipaddress.IPv6Address(data).packed
+        except ValueError:
+            return None
+    return None
 
 
 @cache
@@ -33,14 +69,15 @@ def rdata(type_text: str, data: str, zone: str) -> bytes:
 
     ValueError says in one sentence what is wrong with the text.
     """
-    import dns.name
+    number = rtype(type_text)
+    if (plain := _address(number, data)) is not None:
+        return plain
     import dns.rdata
     import dns.rdataclass
     import dns.rdatatype
 
-    number = rtype(type_text)
     try:
-        origin = dns.name.from_text(zone)
+        origin = _origin(zone)
         parsed = dns.rdata.from_text(
             dns.rdataclass.IN,
             dns.rdatatype.RdataType.make(number),
@@ -63,7 +100,10 @@ def owner(name: str, zone: str) -> bytes:
     import dns.name
 
     try:
-        return dns.name.from_text(name, dns.name.from_text(zone)).to_digestable()
+        if _PLAIN.fullmatch(name) and len(name) + len(above := _origin_wire(zone)) < 255:
+            labels = name.lower().encode().split(b".")
+            return b"".join([bytes((len(label),)) + label for label in labels]) + above
+        return dns.name.from_text(name, _origin(zone)).to_digestable()
     except (dns.exception.DNSException, ValueError, UnicodeError) as error:
         raise ValueError(
             f"{name!r} is no name in a zone: {error or type(error).__name__}"
