@@ -48,20 +48,19 @@ fn main() {
         for batch in all.chunks(BATCH) {
             let table = shared.table();
             let ahead = table.names.len() > 4096;
-            let mut read = [None; BATCH];
-            for (place, query) in read.iter_mut().zip(batch) {
-                *place = read_query(query);
-                if let (true, Some(query)) = (ahead, place) {
-                    table.names.prefetch_index(query.hash);
-                }
-            }
             if ahead {
-                for query in read.iter().flatten() {
-                    table.names.prefetch_record(query.hash);
+                let mut hashes = [0; BATCH];
+                for (place, query) in hashes.iter_mut().zip(batch) {
+                    *place = read_query(query).map_or(0, |query| query.hash);
+                    table.names.prefetch_index(*place);
+                }
+                for hash in &hashes[..batch.len()] {
+                    table.names.prefetch_record(*hash);
                 }
             }
             let mut at = 0;
-            for query in read.iter().flatten() {
+            for query in batch {
+                let Some(query) = &read_query(query) else { continue };
                 let draw = dice.u64(..);
                 let client = Client::V4(0x7F00_0001);
                 let room = &mut out[at..];

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use crate::counters::{Counters, OUTCOMES, SILENT};
 use crate::plan::Client;
-use crate::query::{read_query, Query};
+use crate::query::read_query;
 use crate::respond::{respond, Transport};
 use crate::server::{monotonic_s, Shared};
+use crate::table::Table;
 use crate::wire::{MAX_QUERY, MAX_UDP};
 
 /// Datagrams in one batch.
@@ -149,32 +150,22 @@ impl Batch<'_> {
         let table = shared.table();
         let table = &**table;
         let stale = shared.stale(table, monotonic_s());
-        let ahead = table.names.len() > MANY_NAMES;
         let Buffers { input, output, peers, control, received, sent, from, .. } = buffers;
-        let mut queries: [Option<Query<'_>>; BATCH] = [None; BATCH];
-        for (at, query) in queries.iter_mut().enumerate().take(count) {
-            let size = received[at].msg_len as usize;
-            if size > MAX_QUERY {
-                continue;
-            }
-            *query = read_query(&input[at * STRIDE..at * STRIDE + size]);
-            match query {
-                Some(query) if ahead => table.names.prefetch_index(query.hash),
-                _ => {}
-            }
-        }
-        if ahead {
-            for query in queries[..count].iter().flatten() {
-                table.names.prefetch_record(query.hash);
-            }
+        if table.names.len() > MANY_NAMES {
+            ask_ahead(table, input, &received[..count]);
         }
         let (mut replies, mut begin) = (0, 0);
-        for (at, query) in queries[..count].iter().enumerate() {
-            let Some(query) = query else {
-                let oversize = received[at].msg_len as usize > MAX_QUERY;
-                counters.count(if oversize { OVERSIZE } else { UDP_CELLS + SILENT });
+        for at in 0..count {
+            let size = received[at].msg_len as usize;
+            if size > MAX_QUERY {
+                counters.count(OVERSIZE);
+                continue;
+            }
+            let Some(query) = read_query(&input[at * STRIDE..at * STRIDE + size]) else {
+                counters.count(UDP_CELLS + SILENT);
                 continue;
             };
+            let query = &query;
             let (client, draw) = (client_of(&peers[at]), dice.u64(..));
             let room = &mut output[begin..];
             let mut one =
@@ -207,6 +198,19 @@ impl Batch<'_> {
         }
         counters.count(BATCHES);
         replies
+    }
+}
+
+/// Ask the memory for what the answers to a batch will need: in a large table most of it lies far.
+fn ask_ahead(table: &Table, input: &[u8], received: &[libc::mmsghdr]) {
+    let mut hashes = [0; BATCH];
+    for ((place, one), input) in hashes.iter_mut().zip(received).zip(input.chunks_exact(STRIDE)) {
+        let size = (one.msg_len as usize).min(MAX_QUERY);
+        *place = read_query(&input[..size]).map_or(0, |query| query.hash);
+        table.names.prefetch_index(*place);
+    }
+    for hash in &hashes[..received.len()] {
+        table.names.prefetch_record(*hash);
     }
 }
 
