@@ -133,23 +133,25 @@ fn read_opt(data: &[u8], at: usize) -> (Option<Edns<'_>>, u16, usize) {
 
 #[inline(always)]
 fn read_edns<'a>(fixed: &[u8], options: &'a [u8]) -> Edns<'a> {
-    let plain = Edns {
+    let mut edns = Edns {
         payload: u16::from_be_bytes([fixed[2], fixed[3]]),
         dnssec_ok: fixed[6] & 0x80 != 0,
         version: fixed[5],
         ..Edns::default()
     };
-    if options.is_empty() || plain.version > 0 {
-        return plain;
+    if !options.is_empty() && edns.version == 0 && read_options(&mut edns, options).is_none() {
+        (edns.nsid, edns.keepalive, edns.subnet) = (false, false, None);
+        edns.malformed = true;
     }
-    read_options(plain, options).unwrap_or(Edns { malformed: true, ..plain })
+    edns
 }
 
-fn read_options<'a>(plain: Edns<'a>, options: &'a [u8]) -> Option<Edns<'a>> {
-    let (mut edns, mut at) = (plain, 0);
+#[inline(always)]
+fn read_options<'a>(edns: &mut Edns<'a>, options: &'a [u8]) -> Option<()> {
+    let mut at = 0;
     for _ in 0..MAX_OPTIONS {
         if at == options.len() {
-            return Some(edns);
+            return Some(());
         }
         let code = u16_at(options, at)?;
         let length = usize::from(u16_at(options, at + 2)?);
@@ -167,7 +169,7 @@ fn read_options<'a>(plain: Edns<'a>, options: &'a [u8]) -> Option<Edns<'a>> {
             _ => {}
         }
     }
-    (at == options.len()).then_some(edns)
+    (at == options.len()).then_some(())
 }
 
 /// A client subnet option; None where it is malformed (RFC 7871, section 6).

@@ -65,15 +65,18 @@ impl Out<'_> {
         self.put(&number.to_be_bytes());
     }
 
+    /// Eight octets, the most significant first. Numbers are put together by arithmetic: octets
+    /// that are written one by one and read back together stall.
+    #[inline(always)]
+    fn u64(&mut self, number: u64) {
+        self.put(&number.to_be_bytes());
+    }
+
     /// What stands between the owner and the data of a record in class IN.
     #[inline(always)]
     fn fixed(&mut self, rtype: u16, ttl: u32, length: usize) {
-        let mut fixed = [0; 10];
-        fixed[..2].copy_from_slice(&rtype.to_be_bytes());
-        fixed[3] = 1;
-        fixed[4..8].copy_from_slice(&ttl.to_be_bytes());
-        fixed[8..].copy_from_slice(&(length as u16).to_be_bytes());
-        self.put(&fixed);
+        self.u64(u64::from(rtype) << 48 | u64::from(IN) << 32 | u64::from(ttl));
+        self.u16(length as u16);
     }
 
     /// The shortest owner for `name`, which stands in full at `position`; gives its length.
@@ -170,23 +173,16 @@ pub fn respond(
     out[12..query.end].copy_from_slice(&data[12..query.end]);
     let rcode = (found.rcode & 15) as u8;
     let question = u8::from(query.end > 12);
-    let count = |number: usize| (number as u16).to_be_bytes();
-    let (one, two, three) = (count(counts[0]), count(counts[1]), count(counts[2]));
-    let header = [
-        data[0],
-        data[1],
-        0x80 | data[2] & 0x79 | flags,
-        rcode,
-        0,
-        question,
-        one[0],
-        one[1],
-        two[0],
-        two[1],
-        three[0],
-        three[1],
-    ];
-    out[..12].copy_from_slice(&header);
+    let flags = 0x80 | data[2] & 0x79 | flags;
+    let id = u64::from(u16::from_be_bytes([data[0], data[1]]));
+    let first = id << 48
+        | u64::from(flags) << 40
+        | u64::from(rcode) << 32
+        | u64::from(question) << 16
+        | u64::from(counts[0] as u16);
+    let second = u32::from(counts[1] as u16) << 16 | u32::from(counts[2] as u16);
+    out[..8].copy_from_slice(&first.to_be_bytes());
+    out[8..12].copy_from_slice(&second.to_be_bytes());
     if meter != crate::counters::NOTHING {
         counters.count(meter + u32::from(rcode));
     }
@@ -216,10 +212,15 @@ fn write_opt(
     out: &mut Out<'_>,
 ) {
     let serving = &table.serving;
-    let payload = serving.udp_payload.to_be_bytes();
-    let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
     let begin = out.at;
-    out.put(&[0, 0, 41, payload[0], payload[1], (found.rcode >> 4) as u8, 0, dnssec_ok, 0, 0, 0]);
+    // root, type, class: our size; upper bits of the rcode, version 0, DO
+    out.u64(
+        u64::from(OPT) << 40
+            | u64::from(serving.udp_payload) << 24
+            | u64::from((found.rcode >> 4) as u8) << 16
+            | u64::from(edns.dnssec_ok) << 7,
+    );
+    out.put(&[0, 0, 0]);
     if found.from_table {
         if stale {
             match found.rcode as u16 {
@@ -231,8 +232,13 @@ fn write_opt(
         out.put(found.extended);
         if let Some(subnet) = edns.subnet {
             let scope = if subnet.source > 0 { found.scope } else { 0 };
-            let [high, low] = (subnet.address.len() as u16 + 4).to_be_bytes();
-            out.put(&[0, SUBNET as u8, high, low, 0, subnet.family as u8, subnet.source, scope]);
+            out.u64(
+                u64::from(SUBNET) << 48
+                    | (subnet.address.len() as u64 + 4) << 32
+                    | u64::from(subnet.family) << 16
+                    | u64::from(subnet.source) << 8
+                    | u64::from(scope),
+            );
             out.put(subnet.address);
         }
     } else {
