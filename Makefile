@@ -7,8 +7,14 @@ PROTOS := $(wildcard proto/gtm/v1/*.proto)
 # The oldest supported generator, in an environment of its own: it pins an older protobuf.
 PROTO_TOOLS := grpcio-tools==1.75.0
 PYTEST := $(BIN)/python -m pytest
+CARGO ?= cargo
+# Empty without cargo, and where GTM_NATIVE=off wants nothing of it.
+NATIVE := $(if $(filter off,$(GTM_NATIVE)),,$(shell command -v $(CARGO)))
+# What is run once more by the reference responder; where there is no native one, all tests are.
+REFERENCE := $(wildcard tests/unit/test_resolver_*.py tests/property/test_resolver_*.py \
+  tests/integration/test_resolver_*.py tests/differential tests/conformance)
 
-.PHONY: help venv venv-dev system demo up test check style types contracts unit proto check-proto \
+.PHONY: help venv venv-dev native native-clean check-native suite system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
 	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz faults soak torture \
 	simulate simulate-mutants clean
@@ -18,16 +24,19 @@ help:  ## this list
 
 # ---- setting up ------------------------------------------------------------------------------
 
-$(VENV)/.run: pyproject.toml Makefile gtm/__init__.py
+# pip leaves the native responder out: `native` builds it, once, and again when its sources change.
+$(VENV)/.run: pyproject.toml setup.py Makefile gtm/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
+	GTM_NATIVE=off $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[local]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps '$(GEO)'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	GTM_NATIVE=off $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[local,dev]'
 	@touch $@
 
 $(VENV)/proto/.stamp: Makefile | $(VENV)/.run
@@ -36,30 +45,36 @@ $(VENV)/proto/.stamp: Makefile | $(VENV)/.run
 	  '$(PROTO_TOOLS)' 'setuptools<81'
 	@touch $@
 
-venv: $(VENV)/.run  ## a virtual environment with the command `gtm`
+native:  ## the native responder, optimised, where cargo is; GTM_NATIVE=off: without
+	@deploy/build-native
 
-venv-dev: $(VENV)/.dev  ## the same with what the tests need
+native-clean:
+	@deploy/build-native --clean
+
+venv: $(VENV)/.run native  ## a virtual environment with the command `gtm`
+
+venv-dev: $(VENV)/.dev native  ## the same with what the tests need
 
 system:  ## the strangers of the tests (etcd, dig, kdig), from Debian where we may install them
 	@deploy/test-packages
 
 # ---- running ---------------------------------------------------------------------------------
 
-demo: $(VENV)/.run  ## the seed story on this machine, told step by step
+demo: $(VENV)/.run native  ## the seed story on this machine, told step by step
 	$(BIN)/gtm demo
 
-up: $(VENV)/.run  ## one machine with everything, from examples/quickstart.yaml
+up: $(VENV)/.run native  ## one machine with everything, from examples/quickstart.yaml
 	$(BIN)/gtm up -c examples/quickstart.yaml
 
-lab: $(VENV)/.run  ## regions, coordinators, three etcds, resolvers as network namespaces; needs root
+lab: $(VENV)/.run native  ## regions, coordinators, three etcds, resolvers as network namespaces; needs root
 	deploy/lab/lab up
 
-lab-walk: $(VENV)/.dev  ## docs/failures.md row by row in a lab: expected and seen; a quarter of an hour
+lab-walk: $(VENV)/.dev native  ## docs/failures.md row by row in a lab: expected and seen; a quarter of an hour
 	PYTHONPATH=. $(BIN)/python -m deploy.lab.walk
 
 KILLS ?= 50
 
-lab-kills: $(VENV)/.dev  ## KILLS=50 times kill -9 of the leader under load, in a lab: the table
+lab-kills: $(VENV)/.dev native  ## KILLS=50 times kill -9 of the leader under load, in a lab: the table
 	PYTHONPATH=. $(BIN)/python -m deploy.lab.kills --count $(KILLS)
 
 lab-torture: $(VENV)/.dev  ## TORTURE=10 rounds of the etcd client on members whose links are cut
@@ -70,8 +85,28 @@ lab-down: $(VENV)/.run  ## end the lab, whatever state it is in
 
 # ---- proving ---------------------------------------------------------------------------------
 
-test: system $(VENV)/.dev check-proto style types contracts  ## everything that CI checks
-	$(PYTEST) -n 2 --dist loadfile
+# The native responder is built from nothing, and a crate that does not compile fails the tests.
+test: system $(VENV)/.dev  ## everything that CI checks
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target \
+	  check-native check-proto style types contracts
+	@$(MAKE) --no-print-directory suite
+
+suite: $(VENV)/.dev
+ifeq ($(NATIVE),)
+	GTM_NATIVE=off $(PYTEST) -n 2 --dist loadfile
+else
+	GTM_NATIVE=require $(PYTEST) -n 2 --dist loadfile
+	GTM_NATIVE=off $(PYTEST) -q -n 2 --dist loadfile $(REFERENCE)
+endif
+
+# A test binary linked like the module would take as long again; what it finds is the same.
+check-native: native-clean
+ifneq ($(NATIVE),)
+	cd native && $(CARGO) fmt --check
+	cd native && $(CARGO) clippy --quiet --release --locked --all-targets --features python \
+	  -- --deny warnings
+	cd native && $(CARGO) test --quiet --release --locked --config profile.release.lto=false
+endif
 
 check: $(VENV)/.dev style types contracts unit  ## style, types, contracts, unit: under a minute
 
@@ -85,13 +120,13 @@ types: $(VENV)/.dev
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev native
 	$(PYTEST) -q tests/unit tests/variants tests/scenarios
 
 QUERIES ?= 10000
 SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
 
-conformance: system $(VENV)/.dev  ## our answers beside Knot's and BIND's: QUERIES=10000 SEED=random
+conformance: system $(VENV)/.dev native  ## our answers beside Knot's and BIND's: QUERIES=10000 SEED=random
 	GTM_CONFORMANCE_QUERIES=$(QUERIES) GTM_CONFORMANCE_SEED=$(SEED) \
 	  $(PYTEST) -s tests/conformance
 
@@ -107,7 +142,7 @@ docs: $(VENV)/.dev  ## write what is generated in docs/: configuration, schema, 
 	$(BIN)/python -m ctl.docs
 	$(BIN)/python -m tests.conformance.cases
 
-bench: $(VENV)/.dev  ## every benchmark, beside its targets
+bench: $(VENV)/.dev native  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_responder.py
 	$(BIN)/python benchmarks/bench_compile.py
@@ -116,23 +151,23 @@ bench: $(VENV)/.dev  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_coordinator.py
 	$(BIN)/python benchmarks/bench_takeover.py
 
-bench-dns: $(VENV)/.dev  ## the responder beside its peers
+bench-dns: $(VENV)/.dev native-clean  ## the responder beside its peers
 	$(BIN)/python benchmarks/bench_responder.py
 
 bench-agent: $(VENV)/.dev  ## the agent's probes beside blackbox_exporter's and fping's (install them first; root)
 	$(BIN)/python benchmarks/bench_agent.py
 	$(BIN)/python benchmarks/bench_ping.py
 
-compare-gdnsd: $(VENV)/.dev  ## our answers and scopes beside gdnsd's (install it first): QUERIES=10000 SEED=random
+compare-gdnsd: $(VENV)/.dev native  ## our answers and scopes beside gdnsd's (install it first): QUERIES=10000 SEED=random
 	$(BIN)/python benchmarks/compare_gdnsd.py --queries $(QUERIES) --seed $(SEED)
 
-fuzz: $(VENV)/.dev  ## a million datagrams and more that nobody should send; about an hour
+fuzz: $(VENV)/.dev native  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
 
-faults: $(VENV)/.dev  ## every fault by script, in its long form, and the table; a quarter of an hour
+faults: $(VENV)/.dev native  ## every fault by script, in its long form, and the table; a quarter of an hour
 	FAULTS=long $(PYTEST) -q -s -m '' tests/integration/test_faults.py
 
-acceptance: system $(VENV)/.dev  ## applies that race and are killed, explain beside dig, in their long forms
+acceptance: system $(VENV)/.dev native  ## applies that race and are killed, explain beside dig, in their long forms
 	ACCEPTANCE=long $(PYTEST) -q -s $(addprefix tests/integration/test_,applies.py explained_live.py)
 
 TORTURE ?= 10
@@ -141,7 +176,7 @@ torture: system $(VENV)/.dev  ## the etcd client on servers that are killed, ful
 	GTM_TORTURE_ROUNDS=$(TORTURE) $(PYTEST) -q --durations=0 $(addprefix tests/integration/test_etcd_,\
 	  torture.py cluster.py restored.py)
 
-soak: $(VENV)/.dev  ## an hour of load: memory and descriptors of every part must stay flat
+soak: $(VENV)/.dev native  ## an hour of load: memory and descriptors of every part must stay flat
 	$(BIN)/python benchmarks/soak.py
 
 SEEDS ?= 1000
@@ -154,4 +189,5 @@ simulate-mutants: $(VENV)/.dev  ## rules broken on purpose, and the seed that fi
 	$(BIN)/python -m tests.simulation.mutants
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  native/target resolver/_native*.so

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gtm.errors import StartError
+from gtm.settings import unset
 
 from .beside import FOLDER, know, operator
 from .digs import free_port
@@ -87,7 +88,7 @@ class Running:
 
     def start(self) -> None:
         """Start it and wait for `ready`."""
-        environ = {name: text for name, text in os.environ.items() if not name.startswith("GTM_")}
+        environ = unset(os.environ)
         environ[PARENT] = str(os.getpid())
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "up.log").open("ab") as log:

@@ -20,6 +20,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from gtm.errors import StartError
+from gtm.settings import unset
 
 from .supervised import GATE, PARENT
 
@@ -95,7 +96,7 @@ class Child:
 
     async def once(self) -> int:
         """Start the process and wait for its end; the exit status (negative: a signal)."""
-        environ = {name: text for name, text in os.environ.items() if not name.startswith("GTM_")}
+        environ = unset(os.environ)
         environ |= self.part.environ
         environ |= {PARENT: str(os.getpid()), GATE: "1"}
         self._last = ""

@@ -28,8 +28,19 @@ MAX_FILE_BYTES = 1 << 20
 """The largest settings file that is read."""
 FILE_FLAG = "settings"
 """The flag, and variable, that names the settings file."""
+OF_THE_MACHINE = frozenset({"GTM_NATIVE"})
+"""Variables that say how every process of ours runs here; they are settings of no part."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def unset(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without settings of parts, which no child inherits, but with the machine's."""
+    return {
+        name: text
+        for name, text in environ.items()
+        if not name.startswith("GTM_") or name in OF_THE_MACHINE
+    }
 
 
 class Setting(Struct, frozen=True):

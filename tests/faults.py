@@ -30,6 +30,7 @@ from ctl.digs import in_order, poll
 from ctl.supervised import PARENT
 from gtm.embedded import arguments, command, environment, find_etcd, healthy
 from gtm.errors import GtmError
+from gtm.settings import unset
 from gtm.v1 import operator_pb2
 
 from .load import Counts, Load, Picture
@@ -227,7 +228,7 @@ class Parts:
 
     def start(self, name: str, *words: str, wait: bool = True) -> None:
         """Start `gtm WORDS` in the clear as `name`; back when it says that it is ready."""
-        environ = {key: text for key, text in os.environ.items() if not key.startswith("GTM_")}
+        environ = unset(os.environ)
         environ |= {PARENT: str(os.getpid()), "GTM_INSECURE": "1"}
         said = len(self.log(name))
         with self._log(name).open("ab") as log:
@@ -306,7 +307,7 @@ class Parts:
 
 def gtm(*words: str) -> str:
     """Run a client command on parts in the clear; what it prints. Fails where it does."""
-    environ = {key: text for key, text in os.environ.items() if not key.startswith("GTM_")}
+    environ = unset(os.environ)
     environ["GTM_INSECURE"] = "1"
     done = subprocess.run(
         [sys.executable, "-m", "ctl", *words],

@@ -20,6 +20,7 @@ import msgspec
 from ctl import show
 from gtm.embedded import environment, find_etcd
 from gtm.errors import StartError
+from gtm.settings import unset
 
 from . import network, relay, spaces, trust, world
 from .network import Faults, Pair
@@ -299,8 +300,7 @@ class Lab:
 
     @staticmethod
     def _environ() -> dict[str, str]:
-        kept = {key: text for key, text in environment().items() if not key.startswith("GTM_")}
-        return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        return unset(environment()) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
     @staticmethod
     def _until(holds: Callable[[], bool], otherwise: str) -> None:

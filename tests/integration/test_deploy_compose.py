@@ -27,7 +27,7 @@ from ctl.digs import Question, ask, free_port
 from ctl.main import main
 from gtm.embedded import environment, find_etcd
 from gtm.errors import StartError
-from gtm.settings import settings
+from gtm.settings import settings, unset
 
 pytestmark = pytest.mark.integration
 
@@ -269,7 +269,7 @@ class Containers:
         return [str(programs[words[0]]), *words[1:]]
 
     def environ(self, name: str) -> dict[str, str]:
-        clean = {key: text for key, text in os.environ.items() if not key.startswith("GTM_")}
+        clean = unset(os.environ)
         clean["PATH"] = f"{Path(sys.executable).parent}:{clean.get('PATH', '')}"
         given = SERVICES[name].get("environment", {})
         return {

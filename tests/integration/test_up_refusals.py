@@ -14,6 +14,7 @@ import pytest
 
 from ctl.ground import Ports
 from ctl.running import free_ports
+from gtm.settings import unset
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +28,7 @@ def up(
     ports: Ports, data: Path, *more: str, environ: dict[str, str] | None = None
 ) -> tuple[int, str]:
     """(exit status, stderr) of a `gtm up` that must not start."""
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("GTM_")}
+    clean = unset(os.environ)
     arguments = [f"--base-port={ports.base}", f"--dns={ports.dns(0)}", f"--data-dir={data}", *more]
     done = subprocess.run(
         [sys.executable, "-m", "ctl", "up", *arguments],

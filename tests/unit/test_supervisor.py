@@ -173,15 +173,17 @@ async def test_stop_ends_a_child_that_ignores_sigterm_and_one_that_is_stopped(
     assert list((watched.folder / "run").iterdir()) == []
 
 
-async def test_children_do_not_inherit_our_settings(
+async def test_children_do_not_inherit_our_settings_but_those_of_the_machine(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GTM_REGION", "elsewhere")
+    monkeypatch.setenv("GTM_NATIVE", "off")
     part = Part(name="a", arguments=("run",), environ={"GTM_ETCD_PASSWORD": "secret"})
     watched.supervisor.start(part).gate.set()
     await until(lambda: "settled" in watched.log("a"))
     environ = Path(f"/proc/{watched.pid('a')}/environ").read_bytes()
     assert b"GTM_REGION" not in environ
+    assert b"GTM_NATIVE=off" in environ
     assert b"GTM_ETCD_PASSWORD=secret" in environ
 
 
