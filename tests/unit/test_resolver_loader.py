@@ -1,4 +1,4 @@
-"""Whether the native responder is used: each value of GTM_NATIVE beside each state of the module."""
+"""Whether the native responder is used: each value of GTM_NATIVE, each state of the module."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def loading(state: str, crate: Path) -> Callable[[], ModuleType]:
 def test_a_module_of_the_sources_beside_it_is_used(environ: dict[str, str], crate: Path) -> None:
     used = native(environ, loading("right", crate), crate)
     assert used is not None
-    assert used.DIGEST == digest(crate)
+    assert digest(crate) == used.DIGEST
 
 
 @pytest.mark.parametrize(("state", "problem"), WRONG.items())
@@ -125,7 +125,7 @@ def test_an_installed_module_is_held_against_the_digest_packed_with_it(tmp_path:
     right, required = "5" * 64, {"GTM_NATIVE": "require"}
     packed.write_text(right + "\n")
     assert native(required, lambda: module(right), crate, packed) is not None
-    with pytest.raises(StartError, match="other sources .* install again where cargo is"):
+    with pytest.raises(StartError, match=r"other sources .* install again where cargo is"):
         native(required, lambda: module("6" * 64), crate, packed)
     packed.unlink()
     with pytest.raises(StartError, match="nothing here says what it should be built from"):
