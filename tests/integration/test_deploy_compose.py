@@ -88,12 +88,12 @@ def test_the_image_runs_as_a_numbered_user_without_rights() -> None:
 def test_the_image_has_every_package_of_the_distribution_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
-    build = DOCKERFILE.split("\nFROM")[1]
+    build = next(stage for stage in DOCKERFILE.split("\nFROM") if " AS build" in stage)
     copied = re.findall(r"^COPY (\S+) (\S+)$", build, re.M)
-    assert {source for source, target in copied if source == target} == packages
+    assert {source for source, target in copied if source == target} == {*packages, "native"}
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text()
     assert {line[1:] for line in ignored.splitlines() if line.startswith("!")} == {
-        *packages, "pyproject.toml", "README.md", "LICENSE",
+        *packages, "native", "pyproject.toml", "setup.py", "README.md", "LICENSE",
     }  # fmt: skip
 
 
