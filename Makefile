@@ -151,8 +151,10 @@ bench: $(VENV)/.dev native  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_coordinator.py
 	$(BIN)/python benchmarks/bench_takeover.py
 
-bench-dns: $(VENV)/.dev native-clean  ## the responder beside its peers
-	$(BIN)/python benchmarks/bench_responder.py
+BENCH_DNS ?=
+
+bench-dns: $(VENV)/.dev native-clean  ## our resolver beside gdnsd, Knot, NSD, PowerDNS, a floor: BENCH_DNS=--help
+	$(BIN)/python benchmarks/bench_dns.py $(BENCH_DNS)
 
 bench-agent: $(VENV)/.dev  ## the agent's probes beside blackbox_exporter's and fping's (install them first; root)
 	$(BIN)/python benchmarks/bench_agent.py

@@ -35,15 +35,16 @@ from benchmarks.dns_numbers import (  # noqa: E402
     Load,
     Sample,
     ratio,
-    read_gauges,
+    read_metrics,
     spread,
     verdict,
 )
 from benchmarks.dns_peers import PEERS, Peer  # noqa: E402
-from benchmarks.dns_running import Server, ask, dnsperf, own_load, running  # noqa: E402
+from benchmarks.dns_running import Server, ask, dnsperf, others_part, own_load, running  # noqa: E402
 from benchmarks.dns_world import WORKLOADS, Workload  # noqa: E402
 from benchmarks.gdnsd_servers import free_port  # noqa: E402
 from benchmarks.gdnsd_world import cached_file  # noqa: E402
+from resolver.loader import native  # noqa: E402
 
 OURS, FLOOR, GDNSD = "ours", "floor", "gdnsd"
 READY_S = {"small": 90.0, "large": 900.0}
@@ -54,12 +55,11 @@ SAMPLES = 300
 P50_MORE_US, P99_MORE_US = 50, 200
 """How much more than gdnsd's our latency may be."""
 LATENCY_ROUNDS = 3
-GAUGES = {
-    "gtm_resolver_native_table_bytes": "native memory of the table, bytes",
-    "gtm_resolver_compile_seconds_sum": "compiling, s",
-    "gtm_resolver_native_load_seconds": "loading into the native responder, s",
-    "process_resident_memory_bytes": "resident memory of the whole process, bytes",
-}
+MIB = 1 << 20
+QUIET = 0.05
+"""The part of the machine that other work may have before it is told."""
+OWN_METRICS = ("gtm_resolver_native_", "gtm_resolver_compile_")
+"""What our resolver says of its compiling, its loading and its tables."""
 
 
 @dataclass
@@ -208,16 +208,22 @@ class Bench:
             result.latency[name]["lost"] = sum(one.lost for one in seen)
 
     def _note(self, kind: str, servers: Mapping[str, Server]) -> None:
-        """Print how long each took until it answered, its memory, and what ours says of itself."""
-        print(f"\n{kind} world: seconds until ready, resident memory")
+        """Print what each took until it answered, and what ours says of itself."""
+        print(f"\n{kind} world: until ready, and resident memory then")
         for name, server in servers.items():
-            print(f"  {name:<8} {server.ready_s:>8.1f} s {server.rss_bytes() / 2**20:>10,.0f} MiB")
-        url = f"http://127.0.0.1:{servers[OURS].http_port}/metrics"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            said = read_gauges(answer.read().decode(), tuple(GAUGES))
-        for name, text in GAUGES.items():
-            if name in said:
-                print(f"  ours: {text}: {said[name]:,.2f}")
+            print(
+                f"{name:<8}{server.ready_s:>8.1f} s, {server.cpu_s():>7.1f} s of CPU"
+                f"{server.rss_bytes() / MIB:>10,.0f} MiB"
+            )
+        ours = servers[OURS]
+        _, cpu_s, held = ours.log.read_text().split("\n")[0].split()
+        print(
+            f"of ours, the store in memory: {float(cpu_s):.1f} s of CPU, {int(held) / MIB:,.0f} MiB"
+        )
+        with urllib.request.urlopen(f"http://127.0.0.1:{ours.http_port}/metrics") as answer:
+            said = read_metrics(answer.read().decode(), OWN_METRICS)
+        for name, value in said.items():
+            print(f"of ours, {name}: {value:,.2f}")
 
 
 UNSTEERED = frozenset(peer.name for peer in PEERS if not peer.steers)
@@ -326,6 +332,9 @@ def main() -> None:
         f"{os.cpu_count()} cores; {args.rounds} interleaved rounds of {args.seconds:g} s, "
         f"{args.window} queries under way by {args.load}"
     )
+    print(f"our responder: {'native' if native() is not None else 'reference'}")
+    if (part := others_part()) > QUIET:
+        print(f"other work has {100 * part:.0f} % of the machine: trust ratios little, latency not")
     peers = chosen(args)
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as name:

@@ -82,12 +82,12 @@ def read_load(text: str) -> Load:
         raise ValueError(f"the load printed no {error}: {text[-500:]}") from None
 
 
-def read_gauges(text: str, names: Sequence[str]) -> dict[str, float]:
-    """The values of metrics without labels, of those of `names` that are there."""
+def read_metrics(text: str, prefixes: tuple[str, ...]) -> dict[str, float]:
+    """The metrics without labels whose names begin with one of `prefixes` (Prometheus' text)."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
-        if name in names:
+        if name.startswith(prefixes) and "{" not in name and not name.endswith("_created"):
             found[name] = float(value)
     return found
 

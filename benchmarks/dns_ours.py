@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,12 +116,18 @@ def batched(ops: Iterator[Put]) -> Iterator[list[Put]]:
         yield some
 
 
+def rss_bytes() -> int:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 async def main(kind: str, port: int, http_port: int, geo: str) -> None:
-    """Serve a world until killed."""
+    """Serve a world until killed; prints the CPU seconds and the memory that the store took."""
     store = MemoryStore()
     for ops in batched(large() if kind == "large" else small()):
         await store.txn((), ops)
     gc.collect()
+    print(f"store {time.process_time():.3f} {rss_bytes()}", flush=True)
     settings = Settings(
         id="bench",
         listen=(f"127.0.0.1:{port}",),

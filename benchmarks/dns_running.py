@@ -25,6 +25,7 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
     ready_s: float
+    log: Path
     http_port: int = 0
 
     def cpu_s(self) -> float:
@@ -59,6 +60,19 @@ def thread_ns(pid: int) -> int:
     return total
 
 
+def others_part(seconds: float = 1.0) -> float:
+    """The part of all cores that is not idle while we do nothing (proc(5), /proc/stat)."""
+
+    def times() -> tuple[int, int]:
+        row = [int(one) for one in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return sum(row), row[3] + row[4]
+
+    total, idle = times()
+    time.sleep(seconds)
+    later, idle_later = times()
+    return 1 - (idle_later - idle) / max(1, later - total)
+
+
 def ask(port: int, wire: bytes, timeout_s: float = 2.0) -> bytes | None:
     """The answer to a query; None where there is none in time."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -88,7 +102,7 @@ def running(
                 said = log.read_text(errors="replace")[-2000:]
                 raise SystemExit(f"{name} does not answer:\n{said}")
             time.sleep(0.05)
-        yield Server(name, process, port, time.monotonic() - begun)
+        yield Server(name, process, port, time.monotonic() - begun, log)
     finally:
         process.terminate()
         try:
