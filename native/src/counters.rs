@@ -36,6 +36,14 @@ impl Counters {
         }
     }
 
+    /// Make it `now`: a number that goes up and down.
+    #[inline(always)]
+    pub fn set(&self, cell: u32, now: u64) {
+        if let Some(found) = self.cells.get(cell as usize) {
+            found.store(now, Relaxed);
+        }
+    }
+
     /// Add what this worker counted to `sums`.
     pub fn sum_into(&self, sums: &mut [u64]) {
         for (sum, cell) in sums.iter_mut().zip(self.cells.iter()) {

@@ -2,15 +2,19 @@
 //!
 //! It answers DNS from a table that Python compiles and hands over. It decides nothing: no policy,
 //! no store, no configuration. Data flow: [`load`] makes a [`table::Table`], workers of [`udp`]
-//! read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
+//! and [`tcp`] read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
 
+pub mod connections;
 pub mod counters;
+pub mod frames;
 pub mod load;
 pub mod plan;
 pub mod query;
 pub mod respond;
 pub mod server;
+pub mod stream;
 pub mod table;
+pub mod tcp;
 pub mod udp;
 pub mod wire;
 
