@@ -20,6 +20,23 @@ class Native:
         """The reply of the table in force, as a worker would give it; None for silence."""
     def serve_udp(self, fd: int, wildcard: bool, seed: int) -> None:
         """Serve a bound UDP socket, which is duplicated, in a thread of its own."""
+    def serve_tcp(
+        self,
+        fds: list[int],
+        connections: int,
+        per_client: int,
+        idle_s: float,
+        total_s: float,
+        seed: int,
+    ) -> None:
+        """Serve listening TCP sockets, which are duplicated, all in one thread.
+
+        ValueError for times that are none, RuntimeError where TCP is served already.
+        """
+    def drain_tcp(self, grace_s: float) -> None:
+        """Accept no further TCP connection, and end with the last one, or in `grace_s`; at once."""
+    def end_tcp(self) -> None:
+        """End TCP, and wait for that: what is asked is answered, as far as clients take it soon."""
     def close(self) -> None:
         """End every worker after the batch at hand, and wait for that."""
     def defect(self) -> str:

@@ -1,4 +1,4 @@
-"""The numbers of what the native responder counts (`native/src/udp.rs`). Decides nothing."""
+"""The numbers of what the native responder counts (`native/src/{udp,tcp}.rs`). Decides nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ OUTCOMES = 17
 UDP, TCP = 0, OUTCOMES
 """The first of the cells of queries by outcome."""
 UNSENT, OVERSIZE, BATCHES, FAILED = (2 * OUTCOMES + more for more in range(4))
+CONNECTIONS, REFUSED, EXPIRED, HELD, STARVED, BROKEN = (
+    2 * OUTCOMES + more for more in range(8, 14)
+)
+"""Of TCP (`native/src/tcp.rs`)."""
 FIRST = 64
 """The first cell that is given out by label."""
 CELLS = 1 << 17

@@ -6,7 +6,6 @@ not known here: queries go to the functions that are handed in.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from gtm.errors import StartError
 
 from . import tcp, udp
 from .settings import endpoint, shown
-from .tcp import Connection, Connections, TcpLimits
+from .tcp import TcpDoor, TcpLimits
 from .udp import Answer, UdpDoor
 
 MAX_ADDRESSES = 64
@@ -53,6 +52,27 @@ class Door(Protocol):
         """Queries larger than any that is read."""
 
 
+class Streams(Protocol):
+    """What serves every address over TCP, within `TcpLimits` over all of them."""
+
+    def __len__(self) -> int:
+        """Connections at present."""
+
+    @property
+    def refused(self) -> int:
+        """Connections closed at once because there were too many."""
+
+    @property
+    def expired(self) -> int:
+        """Connections ended for being idle or old."""
+
+    async def open(self, sockets: Sequence[socket.socket]) -> None:
+        """Begin to accept from bound sockets, which are its own from then on. Raises OSError."""
+
+    async def close(self) -> None:
+        """Accept nothing more and end every connection; twice is as good as once."""
+
+
 Doors = Callable[[Sequence[socket.socket]], Door]
 """Makes the door of one address from the bound sockets that share it."""
 
@@ -61,7 +81,7 @@ class Listener:
     """Serves the addresses in `listen` with `over_udp` and `over_tcp` until it is closed.
 
     Where `doors` is given, it makes the UDP doors, each of `workers` sockets, in place of
-    `over_udp`.
+    `over_udp`; `streams` serves TCP in place of `over_tcp`.
     """
 
     def __init__(
@@ -72,6 +92,7 @@ class Listener:
         over_tcp: Answer,
         doors: Doors | None = None,
         workers: int = 1,
+        streams: Streams | None = None,
     ) -> None:
         """StartError (2) where an address is none."""
         if not 0 < len(listen) <= MAX_ADDRESSES:
@@ -79,10 +100,8 @@ class Listener:
         self._wanted = tuple(endpoint(text, "listen") for text in listen)
         self._door: Doors = doors or (lambda sockets: UdpDoor(sockets[0], over_udp))
         self._workers = workers
-        self.connections = Connections(limits, over_tcp)
+        self.streams: Streams = streams if streams is not None else TcpDoor(limits, over_tcp)
         self.doors: tuple[Door, ...] = ()
-        self._servers: list[asyncio.Server] = []
-        self._sweeping: asyncio.Task[None] | None = None
 
     def check(self) -> None:
         """Raise the StartError that `open` would, as far as it can be known, and open nothing."""
@@ -91,14 +110,9 @@ class Listener:
     async def open(self) -> tuple[str, ...]:
         """Open every door; the addresses as `host:port`. Raises StartError."""
         bound = self._bind()
-        loop = asyncio.get_running_loop()
         self.doors = tuple(self._door(over_udp) for over_udp, _ in bound)
         try:
-            for _, over_tcp in bound:
-                server = await loop.create_server(
-                    lambda: Connection(self.connections), sock=over_tcp, backlog=tcp.BACKLOG
-                )
-                self._servers.append(server)
+            await self.streams.open([over_tcp for _, over_tcp in bound])
         except OSError as error:  # somebody began to listen since it was bound
             _close(bound)
             self.doors = ()
@@ -108,20 +122,14 @@ class Listener:
             ) from error
         for door in self.doors:
             door.open()
-        self._sweeping = loop.create_task(self.connections.sweeping())
         return tuple(shown(*door.address) for door in self.doors)
 
     async def close(self) -> None:
         """Close every door and connection; twice is as good as once."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        doors, servers = self.doors, self._servers
-        self.doors, self._servers = (), []
+        doors, self.doors = self.doors, ()
         for door in doors:
             door.close()
-        for server in servers:
-            server.close()
-        self.connections.close()
+        await self.streams.close()
 
     def _bind(self) -> list[Bound]:
         """The UDP sockets and the TCP socket of each address, all or none."""

@@ -6,6 +6,7 @@ the state is, so that the last table stays in both responders. Answers nothing i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -14,14 +15,34 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from gtm.telemetry import transition
 
-from .cells import FAILED, OUTCOMES, OVERSIZE, TCP, UDP, UNSENT, Labels
+from .cells import (
+    BROKEN,
+    CONNECTIONS,
+    EXPIRED,
+    FAILED,
+    HELD,
+    OUTCOMES,
+    OVERSIZE,
+    REFUSED,
+    TCP,
+    UDP,
+    UNSENT,
+    Labels,
+)
 from .handover import Handover
 from .message import name_text
 from .table import AnswerTable, Serving, heard, not_ready
+from .tcp import TcpLimits
 
+if TYPE_CHECKING:
+    from ._native import Native
+
+BACKLOG = 1024
+"""TCP connections that wait to be accepted."""
 OTHER, NONE = "(other)", "(none)"
 
 _log = logging.getLogger("resolver")
@@ -81,6 +102,10 @@ class NativeResponder:
     def door(self, sockets: Sequence[socket.socket]) -> NativeDoor:
         """The door of one address."""
         return NativeDoor(self._native, sockets)
+
+    def streams(self, limits: TcpLimits) -> NativeStreams:
+        """What serves every address over TCP."""
+        return NativeStreams(self, self._native, limits)
 
     def counted(self, first: int, count: int) -> list[int]:
         """The counts of `count` cells from `first` on."""
@@ -146,16 +171,79 @@ class NativeDoor:
         return 0
 
 
+class NativeStreams:
+    """Every address over TCP, served by one thread."""
+
+    def __init__(self, responder: NativeResponder, native: Native, limits: TcpLimits) -> None:
+        self._responder, self._native, self._limits = responder, native, limits
+        self._sockets: Sequence[socket.socket] = ()
+
+    def __len__(self) -> int:
+        return self._responder.counted(CONNECTIONS, 1)[0]
+
+    @property
+    def refused(self) -> int:
+        """Connections closed at once because there were too many."""
+        return self._responder.counted(REFUSED, 1)[0]
+
+    @property
+    def expired(self) -> int:
+        """Connections ended for being idle or old."""
+        return self._responder.counted(EXPIRED, 1)[0]
+
+    @property
+    def held_bytes(self) -> int:
+        """What connections hold of queries that are not whole, and answers that are not taken."""
+        return self._responder.counted(HELD, 1)[0]
+
+    async def open(self, sockets: Sequence[socket.socket]) -> None:
+        """Begin to accept from bound sockets, which are ours from then on. Raises OSError."""
+        for sock in sockets:
+            sock.listen(BACKLOG)
+        limits = self._limits
+        self._native.serve_tcp(
+            [sock.fileno() for sock in sockets],
+            limits.connections,
+            limits.per_client,
+            limits.idle_s,
+            limits.total_s,
+            int.from_bytes(os.urandom(8)),
+        )
+        self._sockets = sockets
+
+    def drain(self, grace_s: float) -> None:
+        """Accept nothing more; the connections there are live on, for `grace_s` at most.
+
+        Who waits to be accepted waits for whoever else has our sockets.
+        """
+        self._forget_sockets()
+        self._native.drain_tcp(grace_s)
+
+    async def close(self) -> None:
+        """Accept nothing more and end every connection; twice is as good as once."""
+        self._forget_sockets()
+        await asyncio.to_thread(self._native.end_tcp)
+
+    def _forget_sockets(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = ()
+
+
 class NativeTally:
     """Queries of one transport by outcome, as `meters.Tally` has them."""
 
     def __init__(self, responder: NativeResponder, transport: str) -> None:
-        self._responder, self._first = responder, UDP if transport == "udp" else TCP
+        udp = transport == "udp"
+        self._responder, self._first, self._failed = (
+            responder,
+            *((UDP, FAILED) if udp else (TCP, BROKEN)),
+        )
 
     @property
     def failed(self) -> int:
         """Queries that broke the responder."""
-        return self._responder.counted(FAILED, 1)[0] if self._first == UDP else 0
+        return self._responder.counted(self._failed, 1)[0]
 
     @property
     def outcomes(self) -> list[int]:

@@ -129,21 +129,23 @@ class Resolver:
         self.meters = Meters(
             self.standing,
             over_udp if self.native is None else NativeTally(self.native, "udp"),
-            over_tcp,
+            over_tcp if self.native is None else NativeTally(self.native, "tcp"),
             self._names if self.native is None else NativeNames(self.native),
+        )
+        limits = TcpLimits(
+            connections=settings.tcp_connections,
+            per_client=settings.tcp_per_client,
+            idle_s=settings.tcp_idle.s,
+            total_s=settings.tcp_total.s,
         )
         self.listener = Listener(
             settings.listen,
-            TcpLimits(
-                connections=settings.tcp_connections,
-                per_client=settings.tcp_per_client,
-                idle_s=settings.tcp_idle.s,
-                total_s=settings.tcp_total.s,
-            ),
+            limits,
             self._answering("udp", over_udp),
             self._answering("tcp", over_tcp),
             self.native.door if self.native is not None else None,
             (settings.workers or len(os.sched_getaffinity(0))) if self.native is not None else 1,
+            self.native.streams(limits) if self.native is not None else None,
         )
         self.follower: Follower[AnswerTable] = Follower(
             store,
@@ -240,7 +242,7 @@ class Resolver:
 
     def standing(self) -> Standing:
         """What the metrics show."""
-        connections = self.listener.connections
+        streams = self.listener.streams
         counters: list[Door | NativeResponder] = [*self.listener.doors]
         if self.native is not None:
             counters.append(self.native)
@@ -258,9 +260,9 @@ class Resolver:
             reported=self.reporter.reached,
             refused_states=self.follower.refused,
             snapshot_errors=self.writer.errors if self.writer else 0,
-            tcp_connections=len(connections),
-            tcp_refused=connections.refused,
-            tcp_expired=connections.expired,
+            tcp_connections=len(streams),
+            tcp_refused=streams.refused,
+            tcp_expired=streams.expired,
             unsent=sum(counter.unsent() for counter in counters),
             oversize=sum(counter.oversize() for counter in counters),
             geo_errors=sum(database.errors for database in databases),

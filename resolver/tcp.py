@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from msgspec import Struct
@@ -23,6 +23,8 @@ MAX_OUTPUT = 64 << 10
 """Bytes of answers that wait for a slow client; beyond it no further query of it is answered."""
 MAX_READ = 16 << 10
 """Bytes read at once, and so (with one query's beginning) all that is held of a client's input."""
+SEND_BUFFER = 128 << 10
+"""Bytes of answers that the kernel may hold for one slow client (it counts them twice)."""
 BACKLOG = 256
 """Connections that wait to be accepted."""
 SWEEP_S = 0.25
@@ -236,12 +238,55 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
 
+class TcpDoor:
+    """Serves every address over TCP, on the running loop."""
+
+    def __init__(self, limits: TcpLimits, answer: Answer) -> None:
+        self.connections = Connections(limits, answer)
+        self._servers: list[asyncio.Server] = []
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.connections)
+
+    @property
+    def refused(self) -> int:
+        """Connections closed at once because there were too many."""
+        return self.connections.refused
+
+    @property
+    def expired(self) -> int:
+        """Connections ended for being idle or old."""
+        return self.connections.expired
+
+    async def open(self, sockets: Sequence[socket.socket]) -> None:
+        """Begin to accept from bound sockets, which are ours from then on. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            server = await loop.create_server(
+                lambda: Connection(self.connections), sock=sock, backlog=BACKLOG
+            )
+            self._servers.append(server)
+        self._sweeping = loop.create_task(self.connections.sweeping())
+
+    async def close(self) -> None:
+        """Accept nothing more and end every connection; twice is as good as once."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+        self.connections.close()
+
+
 def bound(family: socket.AddressFamily, host: str, port: int, *, v6_only: bool) -> socket.socket:
     """A TCP socket at `host`:`port`, not yet listening. Raises OSError."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # What is accepted inherits it; else the kernel would hold megabytes for each.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6_only)
         sock.bind((host, port))

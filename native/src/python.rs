@@ -1,26 +1,32 @@
 //! What Python sees: one class, `Native`.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::connections::Limits;
 use crate::counters::Counters;
 use crate::plan::Client;
 use crate::query::read_query;
 use crate::respond::{respond, Transport};
 use crate::server::{first_panic, remember_panics, Shared};
-use crate::udp::Worker;
 use crate::wire::MAX_TCP;
+use crate::{tcp, udp};
+
+/// Longer times mean this one.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// The table and the workers of one resolver.
 #[pyclass(frozen)]
 struct Native {
     shared: Arc<Shared>,
-    workers: Mutex<Vec<Worker>>,
+    workers: Mutex<Vec<udp::Worker>>,
+    tcp: Mutex<Option<tcp::Worker>>,
     idle: Counters,
 }
 
@@ -28,7 +34,12 @@ struct Native {
 impl Native {
     #[new]
     fn new() -> Self {
-        Native { shared: Arc::default(), workers: Mutex::default(), idle: Counters::new(0) }
+        Native {
+            shared: Arc::default(),
+            workers: Mutex::default(),
+            tcp: Mutex::default(),
+            idle: Counters::new(0),
+        }
     }
 
     /// Put a hand-over in force; ValueError says why it is refused.
@@ -78,25 +89,60 @@ impl Native {
 
     /// Serve a bound UDP socket in a thread of its own.
     fn serve_udp(&self, fd: i32, wildcard: bool, seed: u64) -> PyResult<()> {
-        if fd < 0 {
-            return Err(PyValueError::new_err("no descriptor"));
-        }
-        // SAFETY: the caller's socket object is open during this call; it is duplicated here.
-        let own = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
-        let worker = Worker::start(self.shared.clone(), own, wildcard, seed)
+        let own = duplicated(fd)?;
+        let worker = udp::Worker::start(self.shared.clone(), own, wildcard, seed)
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
-        self.workers()?.push(worker);
+        locked(&self.workers)?.push(worker);
+        Ok(())
+    }
+
+    /// Serve listening TCP sockets, all in one thread.
+    fn serve_tcp(
+        &self,
+        fds: Vec<i32>,
+        connections: usize,
+        per_client: usize,
+        idle_s: f64,
+        total_s: f64,
+        seed: u64,
+    ) -> PyResult<()> {
+        let (idle, total) = (duration(idle_s)?, duration(total_s)?);
+        let limits = Limits { connections, per_client, idle, total };
+        let sockets = fds.into_iter().map(duplicated).collect::<PyResult<_>>()?;
+        let mut tcp = locked(&self.tcp)?;
+        if tcp.is_some() {
+            return Err(PyRuntimeError::new_err("TCP is served already"));
+        }
+        let worker = tcp::Worker::start(self.shared.clone(), sockets, limits, seed)
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        *tcp = Some(worker);
+        Ok(())
+    }
+
+    /// Accept no further TCP connection, and end with the last one, or in `grace_s`.
+    fn drain_tcp(&self, grace_s: f64) -> PyResult<()> {
+        let grace = duration(grace_s)?;
+        if let Some(worker) = &*locked(&self.tcp)? {
+            worker.drain(grace);
+        }
+        Ok(())
+    }
+
+    /// End TCP: what is asked already is answered, as far as clients take it soon.
+    fn end_tcp(&self, py: Python<'_>) -> PyResult<()> {
+        let worker = locked(&self.tcp)?.take();
+        py.detach(|| drop(worker));
         Ok(())
     }
 
     /// End every worker after the batch at hand, and wait for that.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let mut workers = std::mem::take(&mut *self.workers()?);
+        let mut workers = std::mem::take(&mut *locked(&self.workers)?);
         py.detach(|| {
-            workers.iter().for_each(Worker::end);
-            workers.iter_mut().for_each(Worker::join);
+            workers.iter().for_each(udp::Worker::end);
+            workers.iter_mut().for_each(udp::Worker::join);
         });
-        Ok(())
+        self.end_tcp(py)
     }
 
     /// The first defect that broke a query; "" where none did.
@@ -110,10 +156,23 @@ impl Native {
     }
 }
 
-impl Native {
-    fn workers(&self) -> PyResult<std::sync::MutexGuard<'_, Vec<Worker>>> {
-        self.workers.lock().map_err(|_| PyRuntimeError::new_err("a worker broke"))
+/// A descriptor of our own for a socket of Python's.
+fn duplicated(fd: i32) -> PyResult<OwnedFd> {
+    if fd < 0 {
+        return Err(PyValueError::new_err("no descriptor"));
     }
+    // SAFETY: the caller's socket object is open during this call; it is duplicated here.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?)
+}
+
+fn duration(seconds: f64) -> PyResult<Duration> {
+    let made = Duration::try_from_secs_f64(seconds)
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(made.min(FOREVER))
+}
+
+fn locked<T>(it: &Mutex<T>) -> PyResult<MutexGuard<'_, T>> {
+    it.lock().map_err(|_| PyRuntimeError::new_err("a worker broke"))
 }
 
 #[pymodule]
