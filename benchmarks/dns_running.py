@@ -86,13 +86,19 @@ def ask(port: int, wire: bytes, timeout_s: float = 2.0) -> bytes | None:
 
 @contextlib.contextmanager
 def running(
-    name: str, command: list[str], port: int, probe: bytes, within_s: float, log: Path
+    name: str,
+    command: list[str],
+    port: int,
+    probe: bytes,
+    within_s: float,
+    log: Path,
+    stdin: int | None = None,
 ) -> Iterator[Server]:
     """A server on the first core, once it answers `probe`; SystemExit where it does not in time."""
     pinned = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *command]
     begun = time.monotonic()
     with log.open("wb") as out:
-        process = subprocess.Popen(pinned, stdout=out, stderr=out, cwd=log.parent)
+        process = subprocess.Popen(pinned, stdin=stdin, stdout=out, stderr=out, cwd=log.parent)
     try:
         while True:
             reply = ask(port, probe, 0.2)

@@ -35,6 +35,7 @@ from .cells import (
 )
 from .handover import Handover
 from .message import name_text
+from .native_meter import Loads
 from .table import AnswerTable, Serving, heard, not_ready
 from .tcp import TcpLimits
 
@@ -46,17 +47,6 @@ BACKLOG = 1024
 OTHER, NONE = "(other)", "(none)"
 
 _log = logging.getLogger("resolver")
-
-
-class Loads:
-    """What the hand-overs so far came to; sizes in bytes, times in seconds."""
-
-    def __init__(self) -> None:
-        self.count, self.refused = 0, 0
-        self.names, self.nodes, self.tables = 0, 0, 0
-        self.names_bytes, self.tables_bytes = 0, 0
-        self.encoding_s, self.loading_s = 0.0, 0.0
-        self.message_bytes = 0
 
 
 class NativeResponder:
@@ -139,6 +129,8 @@ class NativeResponder:
             loads.loading_s,
         ) = self._native.load(message)
         loads.count += 1
+        loads.all_encoding_s += loads.encoding_s
+        loads.all_loading_s += loads.loading_s
         self._handover.taken()
 
 

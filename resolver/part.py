@@ -44,6 +44,7 @@ from .loader import native
 from .locate import Atlas, geo_hash
 from .meters import SILENT, Meters, NameTally, Standing, Tally
 from .native import NativeNames, NativeResponder, NativeTally
+from .native_meter import NativeMeter
 from .place import Locator
 from .report import Reporter
 from .responder import Transport, respond
@@ -177,6 +178,7 @@ class Resolver:
         self.listener.check()
         registry = CollectorRegistry()
         registry.register(self.meters)
+        registry.register(NativeMeter(self.native))
         registry.register(etcd_meters.REGISTRY)
         registry.register(CertificateMeter("resolver", lambda: self.files))
         ProcessCollector(registry=registry)
