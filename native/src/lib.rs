@@ -4,6 +4,7 @@
 //! no store, no configuration. Data flow: [`load`] makes a [`table::Table`], workers of [`udp`]
 //! and [`tcp`] read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
 
+pub mod batch;
 pub mod connections;
 pub mod counters;
 pub mod frames;
