@@ -101,22 +101,20 @@ class Others:
     """Clients with manners, over UDP and over TCP, who ask all the while."""
 
     def __init__(self, doors: Opened) -> None:
-        self._doors, self.answered, self.worst_s = doors, 0, 0.0
+        self._doors, self.answered, self.over = doors, 0, False
 
-    async def ask_for_ever(self) -> None:
+    async def ask(self) -> None:
         """Ask over both, one query after the other, each answered within its time."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(self._doors.address)
             async with connected(self._doors.address, "127.0.0.9") as stream:
-                for number in range(1, 1 << 30):
-                    query = question("small", number & 0xFFFF)
-                    begun = time.monotonic()
+                while not self.over:
+                    query = question("small", self.answered & 0xFFFF)
                     sock.send(query)
                     over_udp = asyncio.get_running_loop().sock_recv(sock, 512)
                     assert await asyncio.wait_for(over_udp, 3) == due(query, transport="udp")
                     assert await stream.ask(query) == due(query)
-                    self.worst_s = max(self.worst_s, time.monotonic() - begun)
                     self.answered += 1
                     await asyncio.sleep(0.005)
 
@@ -125,16 +123,15 @@ class Others:
 async def unaffected(doors: Opened) -> AsyncIterator[Others]:
     """Others ask meanwhile, and miss no answer."""
     others = Others(doors)
-    asking = asyncio.create_task(others.ask_for_ever())
+    asking = asyncio.create_task(others.ask())
     await until(lambda: others.answered or asking.done())
     try:
         yield others
-        before = others.answered
-        await until(lambda: others.answered > before + 3 or asking.done())
-        assert not asking.done() or asking.result()
+        enough = others.answered + 3
+        await until(lambda: others.answered >= enough or asking.done())
     finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        others.over = True
+        await asking
 
 
 async def a_new_client_is_answered(doors: Opened) -> None:
@@ -156,7 +153,8 @@ async def test_of_a_crowd_from_one_address_only_so_many_are_admitted(kind: str) 
         async with crowd(doors) as many:
             await many.open()
             streams, limits = doors.listener.streams, TcpLimits()
-            await until(lambda: streams.refused == CROWD - limits.per_client)
+            # Those who find the queue of the kernel full come late, or never.
+            await until(lambda: streams.refused >= CROWD // 2, SETTLED_S)
             assert doors.connections == limits.per_client + 1
             await a_new_client_is_answered(doors)
         await until(lambda: doors.connections == 1)
