@@ -16,7 +16,7 @@ REFERENCE := $(wildcard tests/unit/test_resolver_*.py tests/integration/test_res
 
 .PHONY: help venv venv-dev native native-clean check-native suite system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
-	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz faults soak torture \
+	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz slow-clients faults soak torture \
 	simulate simulate-mutants clean
 
 help:  ## this list
@@ -165,6 +165,9 @@ compare-gdnsd: $(VENV)/.dev native  ## our answers and scopes beside gdnsd's (in
 
 fuzz: $(VENV)/.dev native  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
+
+slow-clients: $(VENV)/.dev native  ## crowds of 10,000 slow TCP clients, by both responders; five minutes
+	GTM_CROWD=10000 $(PYTEST) -q -m '' tests/integration/test_resolver_slow_clients.py
 
 faults: $(VENV)/.dev native  ## every fault by script, in its long form, and the table; a quarter of an hour
 	FAULTS=long $(PYTEST) -q -s -m '' tests/integration/test_faults.py

@@ -69,6 +69,9 @@ class Streams(Protocol):
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Begin to accept from bound sockets, which are its own from then on. Raises OSError."""
 
+    def drain(self, grace_s: float) -> None:
+        """Accept nothing more; the connections there are live on, for `grace_s` at most."""
+
     async def close(self) -> None:
         """Accept nothing more and end every connection; twice is as good as once."""
 

@@ -245,6 +245,7 @@ class TcpDoor:
         self.connections = Connections(limits, answer)
         self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.Task[None] | None = None
+        self._grace: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -269,13 +270,23 @@ class TcpDoor:
             self._servers.append(server)
         self._sweeping = loop.create_task(self.connections.sweeping())
 
-    async def close(self) -> None:
-        """Accept nothing more and end every connection; twice is as good as once."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+    def drain(self, grace_s: float) -> None:
+        """Accept nothing more; the connections there are live on, for `grace_s` at most.
+
+        Who waits to be accepted waits for whoever else has the same sockets.
+        """
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
+        loop = asyncio.get_running_loop()
+        self._grace = loop.call_later(grace_s, self.connections.close)
+
+    async def close(self) -> None:
+        """Accept nothing more and end every connection; twice is as good as once."""
+        self.drain(0)
+        for ending in (self._sweeping, self._grace):
+            if ending is not None:
+                ending.cancel()
         self.connections.close()
 
 

@@ -491,6 +491,36 @@ async def test_readiness_and_metrics_say_what_is_served(
             assert line in shown
 
 
+async def test_what_is_asked_over_tcp_is_counted_by_transport_and_by_name(
+    settings: Settings, store: MemoryStore
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        resolver = Resolver(settings, store)
+        await resolver.start(stack)
+        assert await resolver.wait_for_table(asyncio.Event())
+        await resolver.open(stack)
+        query = DNSRecord.question(NAME, "A").pack()
+        address = settings.listen[0].rpartition(":")[::2]
+        reader, writer = await asyncio.open_connection(address[0], int(address[1]))
+        silence = b"\0\0\x80" + query[3:]
+        writer.write(b"".join(len(one).to_bytes(2) + one for one in (query, silence, query)))
+        for _ in range(2):
+            size = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 5))
+            reply = DNSRecord.parse(await asyncio.wait_for(reader.readexactly(size), 5))
+            assert [str(record.rdata) for record in reply.rr] == ["192.0.2.1"]
+        shown = await http_get(resolver.http, "/metrics")
+        for line in (
+            'gtm_resolver_queries_total{rcode="NOERROR",transport="tcp"} 2.0',
+            'gtm_resolver_queries_total{rcode="none",transport="tcp"} 1.0',
+            f'gtm_resolver_name_queries_total{{name="{NAME}",rcode="NOERROR"}} 2.0',
+            'gtm_resolver_failures_total{transport="tcp"} 0.0',
+            "gtm_resolver_tcp_connections 1.0",
+            "gtm_resolver_tcp_refused_connections_total 0.0",
+        ):
+            assert line in shown
+        writer.close()
+
+
 # Reports.
 
 

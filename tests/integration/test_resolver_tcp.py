@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -244,3 +245,59 @@ async def test_closing_ends_every_connection_and_frees_the_address(
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*doors.address)
         await doors.listener.close()
+
+
+async def test_while_draining_nobody_is_accepted_and_those_who_are_there_are_answered(
+    kind: str,
+) -> None:
+    async with opened(kind) as doors, connected(doors.address) as one:
+        assert await one.ask(SMALL) == due(SMALL)
+        doors.listener.streams.drain(60)
+        await until(lambda: _refused(doors.address))
+        assert await one.ask(LAST) == due(LAST)
+        one.writer.write_eof()
+        assert await one.ended()
+        await until(lambda: doors.connections == 0)
+
+
+async def test_draining_leaves_a_socket_that_others_have_to_them(kind: str) -> None:
+    async with opened(kind) as doors, connected(doors.address) as one:
+        assert await one.ask(SMALL) == due(SMALL)
+        heir = _listening_copy(doors.address[1])
+        doors.listener.streams.drain(60)
+        async with connected(doors.address) as two:
+            with heir:
+                loop = asyncio.get_running_loop()
+                accepted, _ = await asyncio.wait_for(loop.sock_accept(heir), 5)
+                with accepted:
+                    await loop.sock_sendall(accepted, framed(b"from the heir"))
+                    assert await two.answer() == b"from the heir"
+        assert await one.ask(LAST) == due(LAST)
+
+
+async def test_the_grace_of_draining_ends(kind: str) -> None:
+    async with opened(kind) as doors, connected(doors.address) as one:
+        assert await one.ask(SMALL) == due(SMALL)
+        doors.listener.streams.drain(0.2)
+        assert await one.ended()
+        await until(lambda: doors.connections == 0)
+
+
+def _refused(address: tuple[str, int]) -> bool:
+    """Whether nobody listens there any more."""
+    with socket.socket() as probe:
+        return probe.connect_ex(address) != 0
+
+
+def _listening_copy(port: int) -> socket.socket:
+    """A further descriptor of the socket of ours that listens at `port`, as an heir has it."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            copy = socket.socket(fileno=os.dup(int(name)))
+            if (
+                copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                and copy.getsockname()[1] == port
+            ):
+                return copy
+            copy.close()
+    raise AssertionError("nobody listens there")
