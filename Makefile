@@ -17,7 +17,7 @@ REFERENCE := $(wildcard tests/unit/test_resolver_*.py tests/integration/test_res
 .PHONY: help venv venv-dev native native-clean check-native suite system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
 	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz slow-clients faults soak torture \
-	simulate simulate-mutants clean
+	simulate simulate-mutants takeover clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -189,6 +189,9 @@ FIRST ?= 1
 
 simulate: $(VENV)/.dev  ## a virtual hour of the whole system under faults, for each seed: SEEDS=1000 FIRST=1
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST) --jobs 2
+
+takeover: $(VENV)/.dev native  ## resolvers that take over under dnsperf, a million names loaded: the counts
+	$(BIN)/python -m tests.takeover_long
 
 simulate-mutants: $(VENV)/.dev  ## rules broken on purpose, and the seed that finds each
 	$(BIN)/python -m tests.simulation.mutants

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -84,15 +85,23 @@ class HttpDoor:
         self._server: asyncio.Server | None = None
         self._open = 0
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port. StartError where it is taken."""
+    async def start(self, host: str, port: int, given: socket.socket | None = None) -> int:
+        """Listen, on the bound socket `given` if any; returns the port. StartError: it is taken."""
         try:
-            self._server = await asyncio.start_server(self._serve, host, port)
+            if given is not None:
+                self._server = await asyncio.start_server(self._serve, sock=given)
+            else:
+                self._server = await asyncio.start_server(self._serve, host, port)
         except OSError as error:
             raise StartError(
                 f"cannot listen on {host}:{port} for HTTP: {error.strerror}; choose another port"
             ) from error
         return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptors of the sockets that it listens on."""
+        return tuple(one.fileno() for one in self._server.sockets) if self._server else ()
 
     async def close(self) -> None:
         """Stop listening."""

@@ -35,6 +35,8 @@ class Native:
         """
     def drain_tcp(self, grace_s: float) -> None:
         """Accept no further TCP connection, and end with the last one, or in `grace_s`; at once."""
+    def end_udp(self) -> None:
+        """End UDP after the batches at hand, and wait for that."""
     def end_tcp(self) -> None:
         """End TCP, and wait for that: what is asked is answered, as far as clients take it soon."""
     def close(self) -> None:

@@ -30,7 +30,7 @@ SKIPPED = frozenset({"checks", "pools"})
 TICK_S = 1.0
 """How often the table is told when the store was last heard."""
 LONG_WORK = 2_000
-"""Names and changes from which compiling a change of configuration leaves the serving thread."""
+"""Instances, static records and changes from which compiling configuration leaves our thread."""
 RETRY_S = 2.0
 """Wait before a watch that ended (no permission) is begun again."""
 LONG_KINDS = (keys.CONFIG, keys.RECORDS)
@@ -156,8 +156,11 @@ class Follower(Generic[T]):
             self.compiling_s += time.monotonic() - begun
 
     def _is_long(self) -> bool:
-        known = len(self._base[0].instances) + len(self._pending)
-        return known > LONG_WORK and any(key.startswith(LONG_KINDS) for key in self._pending)
+        if not any(key.startswith(LONG_KINDS) for key in self._pending):
+            return False
+        view = self._base[0]
+        static = sum(len(rows) for zone in view.records.values() for rows in zone.values())
+        return len(view.instances) + static + len(self._pending) > LONG_WORK
 
     def _note(self, news: Listing | Batch) -> None:
         """Keep what the watch brought, one event for each key."""

@@ -138,21 +138,38 @@ class NativeDoor:
     """One address over UDP, served by a thread for each socket."""
 
     def __init__(self, native: object, sockets: Sequence[socket.socket]) -> None:
-        self._native, self._sockets = native, sockets
+        self._native, self._sockets = native, list(sockets)
         host, port = sockets[0].getsockname()[:2]
         self.address: tuple[str, int] = (host, int(port))
 
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it reads from."""
+        return self._sockets
+
     def open(self) -> None:
         """Begin to answer."""
-        wildcard = self.address[0] in ("0.0.0.0", "::")
         for sock in self._sockets:
-            seed = int.from_bytes(os.urandom(8))
-            self._native.serve_udp(sock.fileno(), wildcard, seed)  # type: ignore[attr-defined]
+            self._begin(sock)
+
+    def add(self, sock: socket.socket) -> None:
+        """Serve one more socket of the address."""
+        self._sockets.append(sock)
+        self._begin(sock)
+
+    async def retire(self) -> None:
+        """End the workers, after the batch at hand, and close the sockets."""
+        await asyncio.to_thread(self._native.end_udp)  # type: ignore[attr-defined]
+        self.close()
 
     def close(self) -> None:
         """Close our side of the sockets; the workers end with the responder."""
         for sock in self._sockets:
             sock.close()
+
+    def _begin(self, sock: socket.socket) -> None:
+        wildcard, seed = self.address[0] in ("0.0.0.0", "::"), int.from_bytes(os.urandom(8))
+        self._native.serve_udp(sock.fileno(), wildcard, seed)  # type: ignore[attr-defined]
 
     def unsent(self) -> int:
         """None: the responder counts for all its doors."""
@@ -203,8 +220,13 @@ class NativeStreams:
         )
         self._sockets = sockets
 
-    def drain(self, grace_s: float) -> None:
-        """Accept nothing more; the connections there are live on, for `grace_s` at most.
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it accepts from."""
+        return self._sockets
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing more; connections live on, for `grace_s` at most, then are ended.
 
         Who waits to be accepted waits for whoever else has our sockets.
         """

@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -27,6 +28,7 @@ from gtm import etcd_meters
 from gtm.errors import StartError
 from gtm.etcd import EtcdOptions, connect
 from gtm.links import Tls, chosen
+from gtm.notify import notify
 from gtm.store import Store
 from gtm.telemetry import HttpDoor, transition
 from gtm.tls_files import Files
@@ -50,7 +52,9 @@ from .report import Reporter
 from .responder import Transport, respond
 from .settings import Settings, endpoint, shown
 from .snapshot import SnapshotRefused, SnapshotWriter, load, prepared
+from .succession import Replacement, Succession
 from .table import AnswerTable, Serving, heard, not_ready
+from .takeover import HTTP, Former, Handed, Inherited, claim, endpoint_of
 from .tcp import TcpLimits
 from .udp import Answer
 
@@ -58,6 +62,13 @@ SWITCH_S = 0.0005
 """How long a thread that writes a snapshot may keep the interpreter from the queries."""
 AGAIN_S = 1.0
 """Wait before a background task that broke is begun again."""
+
+REPLACE = signal.SIGUSR2
+"""Has a resolver start its own command again, to take over from it."""
+BESIDE_S = 60.0
+"""Wait for etcd before the snapshot is looked at, while the former resolver answers."""
+LOOK_S = 0.1
+"""How often it is looked whether a table has become new enough."""
 
 _log = logging.getLogger("resolver")
 
@@ -80,9 +91,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             key=settings.etcd_key,
         )
     )
+    replacement, loop = Replacement(), asyncio.get_running_loop()
+    loop.add_signal_handler(REPLACE, replacement.start)
     try:
         await serve(settings, store, stop)
     finally:
+        loop.remove_signal_handler(REPLACE)
+        replacement.close()
         await store.close()
 
 
@@ -94,8 +109,11 @@ async def serve(settings: Settings, store: Store, stop: asyncio.Event) -> None:
         await resolver.start(stack)
         if await resolver.wait_for_table(stop):
             await resolver.open(stack)
-            await stop.wait()
-            transition(_log, "stopping", id=resolver.id)
+            await _any(None, stop, resolver.relieved)
+            if resolver.relieved.is_set():
+                await resolver.drain(stop)
+            else:
+                transition(_log, "stopping", id=resolver.id)
 
 
 def _tls(settings: Settings) -> Tls:
@@ -156,9 +174,18 @@ class Resolver:
         )
         self.snapshot: Path | None = None
         self.writer: SnapshotWriter | None = None
+        self.succession: Succession | None = None
+        self.former: Former | None = None
+        """The resolver that we take over from, until we have."""
+        self.relieved = asyncio.Event()
+        """Set when another has taken over from us."""
         if settings.data_dir:
             self.snapshot = prepared(settings.data_dir, self.id)
             self.writer = SnapshotWriter(self.snapshot, self.follower.good)
+            path = endpoint_of(self.snapshot)
+            self.succession = Succession(path, self._handed, self._leave)
+        elif settings.takeover:
+            raise StartError("--takeover needs --data-dir, the folder in which both meet", 2)
         self.reporter = Reporter(
             settings.coordinators,
             _tls(settings),
@@ -175,19 +202,26 @@ class Resolver:
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Begin everything but the DNS doors; `stack` ends it. Raises StartError."""
-        self.listener.check()
+        if self.settings.takeover and self.succession is not None:
+            self.former = await claim(self.succession.path)
+        given = Inherited()
+        if self.former is not None:
+            stack.push_async_callback(self.former.close)
+            given = self.former.sockets
+        self.listener.check(given)
         registry = CollectorRegistry()
         registry.register(self.meters)
         registry.register(NativeMeter(self.native))
         registry.register(etcd_meters.REGISTRY)
         registry.register(CertificateMeter("resolver", lambda: self.files))
         ProcessCollector(registry=registry)
-        door = HttpDoor(self.unready, registry)
-        host, port = endpoint(self.settings.http, "http")
-        self.http = shown(host, await door.start(host, port))
-        stack.push_async_callback(door.close)
+        self._door = HttpDoor(self.unready, registry)
+        stack.push_async_callback(self._door.close)
+        if not given.has(HTTP, *endpoint(self.settings.http, "http")):
+            await self._open_http(Inherited())
         stack.push_async_callback(self.reporter.close)
-        self.reporter.start()
+        if self.former is None:
+            self.reporter.start()
         if self.writer is not None:
             writing = _kept("snapshot writer", self.writer.run)
             stack.push_async_callback(_ended, writing)
@@ -204,6 +238,8 @@ class Resolver:
         Raises StartError where the store refuses us and there is no snapshot either.
         """
         follower, settings = self.follower, self.settings
+        if self.former is not None and await self._wait_beside(self.former, stop):
+            return not stop.is_set()
         await _any(settings.first_list.s, stop, follower.listed, follower.denied)
         if follower.table is None and not stop.is_set():
             await self._begin_with_snapshot()
@@ -218,10 +254,18 @@ class Resolver:
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the DNS doors and say so. Raises StartError."""
-        self.addresses = await self.listener.open()
+        given = self.former.sockets if self.former is not None else Inherited()
+        self.addresses = await self.listener.open(given)
         if self.native is not None:
             stack.callback(self.native.close)
         stack.push_async_callback(self.listener.close)
+        if self.former is not None:
+            await self._relieve(self.former, given)
+        else:
+            notify("READY=1")
+        if self.succession is not None:
+            self.succession.open()
+            stack.push_async_callback(self.succession.close)
         # What is there now lives long: collections need not walk it again and again.
         gc.collect()
         gc.freeze()
@@ -237,6 +281,68 @@ class Resolver:
             geo=geo_hash(self.geo.locator) or "none",
         )
         self.reporter.changed()
+
+    async def drain(self, stop: asyncio.Event) -> None:
+        """Wait while clients have TCP connections with us; the doors are another's."""
+        while len(self.listener.streams) and not stop.is_set():
+            await _any(LOOK_S, stop)
+        transition(_log, "left", id=self.id, queries=self.meters.queries())
+
+    async def _open_http(self, given: Inherited) -> None:
+        host, port = endpoint(self.settings.http, "http")
+        sockets = given.take(HTTP, host, port)
+        self.http = shown(host, await self._door.start(host, port, *sockets))
+
+    async def _wait_beside(self, former: Former, stop: asyncio.Event) -> bool:
+        """Wait for a table no older than the former resolver's: it answers meanwhile.
+
+        False where it is gone before: then it is a start like any other.
+        """
+        follower, told = self.follower, False
+        await _any(BESIDE_S, stop, follower.listed, follower.denied, former.gone)
+        if follower.table is None and not stop.is_set():
+            await self._begin_with_snapshot()
+        if follower.table is None and follower.denial:
+            raise StartError(f"etcd refuses us: {follower.denial}; the former resolver goes on")
+        while not (stop.is_set() or former.gone.is_set()):
+            if follower.table is not None and follower.revision >= former.revision:
+                return True
+            if not told:
+                told = True
+                transition(
+                    _log, "no table as new as the former resolver's: it goes on", logging.WARNING,
+                    revision=follower.revision, wanted=former.revision,
+                )  # fmt: skip
+            await _any(LOOK_S, stop, former.gone)
+        return stop.is_set()
+
+    async def _relieve(self, former: Former, given: Inherited) -> None:
+        """Have the former resolver leave; every socket of its is read by us already."""
+        if given.has(HTTP, *endpoint(self.settings.http, "http")):
+            await self._open_http(given)
+        given_up = given.close()
+        await former.relieve()
+        await former.close()
+        self.former = None
+        self.listener.widen()
+        self.reporter.start()
+        transition(_log, "taken over", pid=former.pid, given_up=" ".join(given_up) or "none")
+
+    def _handed(self) -> tuple[Handed, int]:
+        """What a newer process gets: every socket of ours, and the revision served."""
+        http = [(HTTP, fd) for fd in self._door.descriptors]
+        return [*self.listener.handed(), *http], self.follower.revision
+
+    async def _leave(self, pid: int) -> None:
+        """Process `pid` serves: close every door, and leave it what there is one of."""
+        await self.listener.retire(self.settings.drain.s)
+        await self._door.close()
+        await self.reporter.close()
+        if self.writer is not None:
+            self.writer.leave()
+        notify(f"MAINPID={pid}")
+        transition(_log, "relieved", pid=pid, connections=len(self.listener.streams))
+        self.relieved.set()
 
     def unready(self) -> str:
         """Why `/readyz` says no; "" when there is a table, whatever its age."""
@@ -363,11 +469,12 @@ def _default_id(settings: Settings) -> str:
     return f"{socket.gethostname()}-{endpoint(settings.listen[0], 'listen')[1] or os.getpid()}"
 
 
-async def _any(timeout_s: float, *events: asyncio.Event) -> None:
-    """Wait until one of `events` is set or the time is over."""
+async def _any(timeout_s: float | None, *events: asyncio.Event) -> None:
+    """Wait until one of `events` is set or the time, if any, is over."""
     tasks = [asyncio.ensure_future(event.wait()) for event in events]
     try:
-        await asyncio.wait(tasks, timeout=max(0.0, timeout_s), return_when="FIRST_COMPLETED")
+        left_s = None if timeout_s is None else max(0.0, timeout_s)
+        await asyncio.wait(tasks, timeout=left_s, return_when="FIRST_COMPLETED")
     finally:
         for task in tasks:
             task.cancel()

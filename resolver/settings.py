@@ -75,6 +75,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     tcp_total: Annotated[Duration, Meta(description="longest life of a connection")] = Duration(
         300_000
     )
+    drain: Annotated[
+        Duration,
+        Meta(description="time that open TCP connections have when another has taken over"),
+    ] = Duration(10_000)
+    takeover: Annotated[
+        bool,
+        Meta(description="take the sockets over from the resolver of this id that runs already"),
+    ] = False
     first_list: Annotated[
         Duration, Meta(description="wait for etcd before the snapshot is used")
     ] = Duration(1_000)

@@ -208,6 +208,11 @@ class SnapshotWriter:
         self._dirty = True
         self._wake.set()
 
+    def leave(self) -> None:
+        """Write no more: the file is somebody else's now."""
+        self._source = lambda: None
+        self.close()
+
     def close(self) -> None:
         """Let `run` write what is left and end."""
         self._closing.set()

@@ -8,6 +8,7 @@ when its peer sends what can't be a query; slow readers stop being read from.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ BACKLOG = 256
 """Connections that wait to be accepted."""
 SWEEP_S = 0.25
 """How often idle connections are looked for."""
+LINGER_S = 1.0
+"""For clients to read their last answers when all connections are ended."""
 RECLAIM_S = 1.0
 """A connection idle for so long makes place for a new one when there are too many."""
 
@@ -59,6 +62,7 @@ class Connections:
         self._by_use: OrderedDict[Connection, float] = OrderedDict()
         self._by_birth: OrderedDict[Connection, float] = OrderedDict()
         self._clients: dict[bytes, int] = {}
+        self._none_left = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._by_birth)
@@ -86,6 +90,8 @@ class Connections:
         if self._by_birth.pop(connection, None) is None:
             return
         del self._by_use[connection]
+        if not self._by_birth:
+            self._none_left.set()
         left = self._clients[connection.client] - 1
         if left:
             self._clients[connection.client] = left
@@ -110,6 +116,24 @@ class Connections:
         while True:
             await asyncio.sleep(min(SWEEP_S, self.limits.idle_s / 4))
             self.sweep()
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait for the end of all connections; those that are left after `grace_s` are ended.
+
+        They are answered what they asked so far, and told that no more will come.
+        """
+        await self._gone_within(grace_s)
+        for connection in tuple(self._by_birth):
+            connection.leave()
+        await self._gone_within(LINGER_S)
+        self.close()
+
+    async def _gone_within(self, seconds: float) -> None:
+        self._none_left.clear()
+        if self._by_birth:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._none_left.wait()
 
     def close(self) -> None:
         """End every connection."""
@@ -139,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
         self._source = b""
         self._input = bytearray()
         self._writable = True
-        self._ending = False
+        self._ending = self._leaving = False
         self._again: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -162,6 +186,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came and answer what is whole."""
+        if self._leaving:
+            return  # it has been told that nothing more is answered
         self._input += self._all.buffer[:nbytes]
         if self._again is None and self._writable:
             self._serve()
@@ -170,6 +196,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client is done asking; it may still read: answer what is left, then end."""
+        if self._leaving:
+            return False
         self._ending = True
         if self._again is None and self._writable:
             self._serve()
@@ -198,6 +226,20 @@ class Connection(asyncio.BufferedProtocol):
             self._again = None
         self._input.clear()
         self._transport.abort()
+
+    def leave(self) -> None:
+        """Answer no more than what came so far, say so (FIN), and let the client read it."""
+        if self._transport.is_closing() or self._ending or self._leaving:
+            return
+        while self._again is not None:  # what came is answered; it is bounded
+            self._again.cancel()
+            self._serve()
+        if self._transport.is_closing():
+            return
+        self._leaving = True
+        self._input.clear()
+        self._transport.write_eof()
+        self._transport.resume_reading()  # else what still comes would reset the connection
 
     def _serve(self) -> None:
         """Answer up to `MAX_TURN` whole queries; the rest after everybody else had a turn."""
@@ -243,9 +285,10 @@ class TcpDoor:
 
     def __init__(self, limits: TcpLimits, answer: Answer) -> None:
         self.connections = Connections(limits, answer)
+        self._sockets: Sequence[socket.socket] = ()
         self._servers: list[asyncio.Server] = []
+        self._draining: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self._grace: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -260,8 +303,14 @@ class TcpDoor:
         """Connections ended for being idle or old."""
         return self.connections.expired
 
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it accepts from."""
+        return self._sockets
+
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Begin to accept from bound sockets, which are ours from then on. Raises OSError."""
+        self._sockets = sockets
         loop = asyncio.get_running_loop()
         for sock in sockets:
             server = await loop.create_server(
@@ -270,24 +319,28 @@ class TcpDoor:
             self._servers.append(server)
         self._sweeping = loop.create_task(self.connections.sweeping())
 
-    def drain(self, grace_s: float) -> None:
-        """Accept nothing more; the connections there are live on, for `grace_s` at most.
-
-        Who waits to be accepted waits for whoever else has the same sockets.
-        """
-        servers, self._servers = self._servers, []
-        for server in servers:
-            server.close()
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing more; connections live on, for `grace_s` at most, then are ended."""
         loop = asyncio.get_running_loop()
-        self._grace = loop.call_later(grace_s, self.connections.close)
+        for sock in self._sockets:
+            with contextlib.suppress(RuntimeError):  # a loop that accepts by other means
+                loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0)  # what was accepted in this turn becomes a connection
+        self._stop_accepting()
+        self._draining = loop.create_task(self.connections.drain(grace_s))
 
     async def close(self) -> None:
         """Accept nothing more and end every connection; twice is as good as once."""
-        self.drain(0)
-        for ending in (self._sweeping, self._grace):
-            if ending is not None:
-                ending.cancel()
+        for task in (self._sweeping, self._draining):
+            if task is not None:
+                task.cancel()
+        self._stop_accepting()
         self.connections.close()
+
+    def _stop_accepting(self) -> None:
+        servers, self._servers, self._sockets = self._servers, [], ()
+        for server in servers:
+            server.close()
 
 
 def bound(family: socket.AddressFamily, host: str, port: int, *, v6_only: bool) -> socket.socket:

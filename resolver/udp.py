@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 MAX_TURN = 64
 """Datagrams answered before everything else on the loop gets its turn."""
@@ -27,6 +27,7 @@ _IN6 = struct.Struct("@16sI")
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
 _MTU_DISCOVER = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))
 _OMIT = 5
+_AT_ONCE = socket.MSG_DONTWAIT
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -86,23 +87,45 @@ def _from_there(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
 
 
 class UdpDoor:
-    """Serves one bound socket."""
+    """Serves the bound sockets of one address: one of our own, or all that were handed over.
 
-    def __init__(self, sock: socket.socket, answer: Answer) -> None:
-        self._sock, self._answer = sock, answer
+    A socket may be shared with another process, which may have made it block: no call of ours does.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket], answer: Answer) -> None:
+        self._sockets, self._answer = list(sockets), answer
         self._unsent = self._oversize = 0
-        host = sock.getsockname()[0]
+        host, port = sockets[0].getsockname()[:2]
         self._turn = self._turn_wildcard if host in ("0.0.0.0", "::") else self._turn_plain
-        self.address: tuple[str, int] = (host, int(sock.getsockname()[1]))
+        self.address: tuple[str, int] = (host, int(port))
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it reads from."""
+        return self._sockets
 
     def open(self) -> None:
         """Begin to answer, on the running loop."""
-        asyncio.get_running_loop().add_reader(self._sock.fileno(), self._turn)
+        for sock in self._sockets:
+            self._begin(sock)
+
+    def add(self, sock: socket.socket) -> None:
+        """Serve one more socket of the address."""
+        self._sockets.append(sock)
+        self._begin(sock)
+
+    async def retire(self) -> None:
+        """Stop: between two turns nothing is at hand."""
+        self.close()
 
     def close(self) -> None:
-        """Stop and close the socket."""
-        asyncio.get_running_loop().remove_reader(self._sock.fileno())
-        self._sock.close()
+        """Stop and close the sockets."""
+        for sock in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+
+    def _begin(self, sock: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._turn, sock)
 
     def unsent(self) -> int:
         """Answers that the kernel did not take."""
@@ -112,11 +135,11 @@ class UdpDoor:
         """Queries larger than any that is read."""
         return self._oversize
 
-    def _turn_plain(self) -> None:
-        receive, send, answer = self._sock.recvfrom, self._sock.sendto, self._answer
+    def _turn_plain(self, sock: socket.socket) -> None:
+        receive, send, answer = sock.recvfrom, sock.sendto, self._answer
         for _ in range(MAX_TURN):
             try:
-                query, peer = receive(MAX_QUERY_BYTES + 1)
+                query, peer = receive(MAX_QUERY_BYTES + 1, _AT_ONCE)
             except BlockingIOError:
                 return
             except OSError:  # an ICMP error about an earlier answer
@@ -127,15 +150,15 @@ class UdpDoor:
             reply = answer(query, packed(peer[0]))
             if reply is not None:
                 try:
-                    send(reply, peer)
+                    send(reply, _AT_ONCE, peer)
                 except OSError:
                     self._unsent += 1
 
-    def _turn_wildcard(self) -> None:
-        receive, send, answer = self._sock.recvmsg, self._sock.sendmsg, self._answer
+    def _turn_wildcard(self, sock: socket.socket) -> None:
+        receive, send, answer = sock.recvmsg, sock.sendmsg, self._answer
         for _ in range(MAX_TURN):
             try:
-                query, ancillary, _, peer = receive(MAX_QUERY_BYTES + 1, 256)
+                query, ancillary, _, peer = receive(MAX_QUERY_BYTES + 1, 256, _AT_ONCE)
             except BlockingIOError:
                 return
             except OSError:
@@ -146,6 +169,6 @@ class UdpDoor:
             reply = answer(query, packed(peer[0]))
             if reply is not None:
                 try:
-                    send((reply,), [_from_there(*one) for one in ancillary], 0, peer)
+                    send((reply,), [_from_there(*one) for one in ancillary], _AT_ONCE, peer)
                 except OSError:
                     self._unsent += 1

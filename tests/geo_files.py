@@ -44,3 +44,11 @@ def _alias(tree: SearchTreeNode, block: ipaddress.IPv6Network) -> None:
 def packed(text: str) -> bytes:
     """The octets of an address."""
     return ipaddress.ip_address(text).packed
+
+
+def placed(path: Path, country: str) -> Path:
+    """A geo file that has loopback in a country, put in place at `path` as operators do."""
+    fresh = path.with_suffix(".fresh")
+    blocks = {f"{number}.0.0.0/8": {"country_code": "DE"} for number in range(1, 20, 2)}
+    geo_file(fresh, {**blocks, "127.0.0.0/8": {"country_code": country}})
+    return fresh.replace(path)

@@ -135,13 +135,19 @@ impl Native {
         Ok(())
     }
 
-    /// End every worker after the batch at hand, and wait for that.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    /// End UDP after the batches at hand, and wait for that.
+    fn end_udp(&self, py: Python<'_>) -> PyResult<()> {
         let mut workers = std::mem::take(&mut *locked(&self.workers)?);
         py.detach(|| {
             workers.iter().for_each(udp::Worker::end);
             workers.iter_mut().for_each(udp::Worker::join);
         });
+        Ok(())
+    }
+
+    /// End every worker after what is at hand, and wait for that.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.end_udp(py)?;
         self.end_tcp(py)
     }
 

@@ -50,6 +50,7 @@ pub fn serve(shared: &Shared, socket: &OwnedFd, wildcard: bool, stop: &AtomicBoo
         };
         if count <= 0 {
             // Time to look at `stop`, or an ICMP error about an earlier answer.
+            wait_if_empty(fd);
             continue;
         }
         let count = count as usize;
@@ -63,6 +64,17 @@ pub fn serve(shared: &Shared, socket: &OwnedFd, wildcard: bool, stop: &AtomicBoo
         });
         sender.send(&mut buffers, runs, &counters);
         buffers.rearm(count, wildcard);
+    }
+}
+
+/// Wait for a query where the call before would not: who takes the socket over, or had it before,
+/// shares its state with us and may have told it not to block.
+#[cold]
+fn wait_if_empty(fd: i32) {
+    if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock {
+        let mut one = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry, which lives through the call.
+        unsafe { libc::poll(&mut one, 1, LOOK_MS as i32) };
     }
 }
 

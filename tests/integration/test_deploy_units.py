@@ -253,9 +253,11 @@ def test_the_units_commands_become_ready_and_serve_what_ping_finds(
         lambda: ask(host.dns, question, tries=1).addresses == {"127.0.0.1"},
         lambda: host.log("agent") + host.log("coordinator") + host.log("resolver"),
     )
-    assert [path.name for path in (host.folder / "gtm-resolver").iterdir()] == [
-        f"{socket.gethostname()}-1.snapshot"
-    ]
+    name = f"{socket.gethostname()}-1"
+    assert {path.name for path in (host.folder / "gtm-resolver").iterdir()} == {
+        f"{name}.snapshot",
+        f"{name}.takeover",
+    }
     if host.root and not host.dns.endswith(":53"):
         pytest.skip("all but the port: somebody has port 53 of the whole of 127.0.0.0/8")
 

@@ -252,7 +252,7 @@ async def test_while_draining_nobody_is_accepted_and_those_who_are_there_are_ans
 ) -> None:
     async with opened(kind) as doors, connected(doors.address) as one:
         assert await one.ask(SMALL) == due(SMALL)
-        doors.listener.streams.drain(60)
+        await doors.listener.streams.drain(60)
         await until(lambda: _refused(doors.address))
         assert await one.ask(LAST) == due(LAST)
         one.writer.write_eof()
@@ -264,7 +264,7 @@ async def test_draining_leaves_a_socket_that_others_have_to_them(kind: str) -> N
     async with opened(kind) as doors, connected(doors.address) as one:
         assert await one.ask(SMALL) == due(SMALL)
         heir = _listening_copy(doors.address[1])
-        doors.listener.streams.drain(60)
+        await doors.listener.streams.drain(60)
         async with connected(doors.address) as two:
             with heir:
                 loop = asyncio.get_running_loop()
