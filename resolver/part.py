@@ -254,7 +254,10 @@ class Resolver:
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the DNS doors and say so. Raises StartError."""
-        given = self.former.sockets if self.former is not None else Inherited()
+        given = Inherited()
+        if self.former is not None:
+            given = self.former.sockets
+            self.reporter.start()  # what it refuses must not come when nobody else serves
         self.addresses = await self.listener.open(given)
         if self.native is not None:
             stack.callback(self.native.close)
@@ -305,6 +308,8 @@ class Resolver:
         if follower.table is None and follower.denial:
             raise StartError(f"etcd refuses us: {follower.denial}; the former resolver goes on")
         while not (stop.is_set() or former.gone.is_set()):
+            if follower.listed.is_set():  # the newest, even where a restored store counts anew
+                return True
             if follower.table is not None and follower.revision >= former.revision:
                 return True
             if not told:
@@ -325,7 +330,6 @@ class Resolver:
         await former.close()
         self.former = None
         self.listener.widen()
-        self.reporter.start()
         transition(_log, "taken over", pid=former.pid, given_up=" ".join(given_up) or "none")
 
     def _handed(self) -> tuple[Handed, int]:

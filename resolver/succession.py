@@ -78,7 +78,7 @@ class Succession:
             sock.close()
             transition(
                 _log, "no takeover will be possible", logging.WARNING, path=self.path,
-                cause=error.strerror,
+                cause=error.strerror or error,
             )  # fmt: skip
             return
         self._sock = sock

@@ -269,7 +269,7 @@ async def claim(path: Path) -> Former | None:
         return None
     except OSError as error:
         sock.close()
-        why = error.strerror or "nobody answers"
+        why = error.strerror or str(error)
         raise StartError(f"cannot take over at {path}: {why}") from error
     link = Link(sock)
     fds: list[int] = []

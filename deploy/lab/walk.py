@@ -32,6 +32,12 @@ WIDTH = 100
 
 ELSEWHERE = {
     "`gtm up` itself": "the lab starts every part by itself, without `gtm up`",
+    "a resolver is replaced by a takeover, under load": (
+        "it starts every part once, and a takeover needs nothing of the network"
+    ),
+    "the process that takes over dies, or never gets a table": (
+        "it starts every part once, and a takeover needs nothing of the network"
+    ),
     "the disk of `gtm up` is full": "the lab starts every part by itself, without `gtm up`",
     "a probe cannot run: no socket, no permission, settings that this agent does not know": (
         "its agents are root's, as namespaces are, and may open every socket"

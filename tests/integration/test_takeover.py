@@ -368,6 +368,18 @@ async def test_the_number_of_workers_may_change_and_no_socket_is_left_unread(
         assert (await query(settings.listen[0], _fix()))[7] == 1
 
 
+async def test_a_data_folder_may_have_a_longer_path_than_a_unix_socket(
+    settings: Settings, memory: MemoryStore, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(settings, data_dir=f"{settings.data_dir}/{'deep/' * 30}")
+    first = start(settings, memory)
+    await ready(caplog)
+    start(settings, memory)
+    await ready(caplog, 2)
+    await first.task
+    assert len(told(caplog, "taken over")) == 1
+
+
 async def test_only_one_takes_over_at_a_time(
     settings: Settings, memory: MemoryStore, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
