@@ -278,7 +278,7 @@ async def test_draining_leaves_a_socket_that_others_have_to_them(kind: str) -> N
 async def test_the_grace_of_draining_ends(kind: str) -> None:
     async with opened(kind) as doors, connected(doors.address) as one:
         assert await one.ask(SMALL) == due(SMALL)
-        doors.listener.streams.drain(0.2)
+        await doors.listener.streams.drain(0.2)
         assert await one.ended()
         await until(lambda: doors.connections == 0)
 
