@@ -105,7 +105,7 @@ ifneq ($(NATIVE),)
 	cd native && $(CARGO) fmt --check
 	cd native && $(CARGO) clippy --quiet --release --locked --all-targets --features python \
 	  -- --deny warnings
-	cd native && $(CARGO) test --quiet --release --locked --config profile.release.lto=false
+	cd native && MAKEFLAGS= $(CARGO) test --quiet --release --locked --config profile.release.lto=false
 endif
 
 check: $(VENV)/.dev style types contracts unit  ## style, types, contracts, unit: under a minute
