@@ -2,8 +2,9 @@
 
     python -m tests.simulation.mutants
 
-A mutant is one replacement in one module, made in a scratch copy of the tree; a copy whose text
-does not hold what is to be replaced says so, so that no mutant lives on in name only.
+A mutant is a few replacements in the modules, made in a scratch copy of the tree; a copy whose text
+does not hold what is to be replaced says so, so that no mutant lives on in name only. Prints one
+table, in the form of the decision page: what is broken, and the seed and invariant that found it.
 """
 
 from __future__ import annotations
@@ -14,102 +15,172 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("gtm", "agent", "coordinator", "resolver", "tests", "ctl", "pyproject.toml")
 SEEDS = 30
+"""A mutant that so many seeds do not find is missed."""
 
 
-class Mutant(NamedTuple):
-    """`path`: where `old` becomes `new`."""
+class Edit(NamedTuple):
+    """In the module `path`, `old` becomes `new`."""
 
-    name: str
     path: str
     old: str
     new: str
 
 
+class Mutant(NamedTuple):
+    """A rule, what is made of it, and every place that holds it."""
+
+    name: str
+    broken: str
+    edits: tuple[Edit, ...]
+
+
+class Found(NamedTuple):
+    """The first seed that finds a mutant and what it says; seed 0 where none does."""
+
+    seed: int
+    said: str
+    seconds: float
+
+
 MUTANTS = (
     Mutant(
-        "quorum: one region fewer",
-        "coordinator/quorum.py",
-        "downs=max(1, _upwards(check.fails_from, len(regions))),",
-        "downs=max(1, _upwards(check.fails_from, len(regions)) - 1),",
+        "quorum off by one",
+        "one region fewer than the failing share turns a verdict down",
+        (
+            Edit(
+                "coordinator/quorum.py",
+                "downs=max(1, _upwards(check.fails_from, len(regions))),",
+                "downs=max(1, _upwards(check.fails_from, len(regions)) - 1),",
+            ),
+        ),
     ),
     Mutant(
-        "voters: pending is judged",
-        "coordinator/quorum.py",
-        "pending = voters < who.voters if total",
-        "pending = voters < 1 if total",
+        "no least number of voters",
+        "a single region with a vote is enough to judge",
+        (
+            Edit(
+                "coordinator/quorum.py",
+                "pending = voters < who.voters if total",
+                "pending = voters < 1 if total",
+            ),
+        ),
     ),
     Mutant(
-        "a silent region counts as down",
-        "coordinator/quorum.py",
-        "counted = downs + np.where(standing == DOWN, total - voters, 0)",
-        "counted = downs + total - voters",
+        "silence counts as down",
+        "a region without a vote counts as down instead of as the standing verdict",
+        (
+            Edit(
+                "coordinator/quorum.py",
+                "counted = downs + np.where(standing == DOWN, total - voters, 0)",
+                "counted = downs + total - voters",
+            ),
+        ),
     ),
     Mutant(
-        "hysteresis: one failure fewer",
-        "coordinator/hysteresis.py",
-        "needed = np.where(outcome == FAILURE, fall, rise)",
-        "needed = np.where(outcome == FAILURE, fall - 1, rise)",
+        "hysteresis off by one",
+        "one failure fewer than `fall` votes down",
+        (
+            Edit(
+                "coordinator/hysteresis.py",
+                "needed = np.where(outcome == FAILURE, fall, rise)",
+                "needed = np.where(outcome == FAILURE, fall - 1, rise)",
+            ),
+        ),
     ),
     Mutant(
         "opinions never lapse",
-        "coordinator/agents.py",
-        "over = np.flatnonzero((self.last != NONE) & (now_ms - self.heard >= grace))",
-        "over = np.flatnonzero((self.last != NONE) & (now_ms - self.heard >= grace * 1000))",
+        "the grace of an agent that is silent is 99 times as long",
+        (
+            Edit(
+                "coordinator/agents.py",
+                "over = np.flatnonzero((self.last != NONE) & (now_ms - self.heard >= grace))",
+                "over = np.flatnonzero((self.last != NONE) & (now_ms - self.heard >= grace * 99))",
+            ),
+        ),
     ),
     Mutant(
         "no fencing",
-        "coordinator/ballot.py",
-        'Compare(keys.leader(), "create", "=", fence),',
-        'Compare(keys.leader(), "create", "!=", -1),',
+        "a leader's write compares neither the create nor the mod revision of its key",
+        (
+            Edit(
+                "coordinator/ballot.py",
+                'Compare(keys.leader(), "create", "=", fence),',
+                'Compare(keys.leader(), "create", "!=", -1),',
+            ),
+            Edit(
+                "coordinator/publisher.py",
+                'Compare(leader, "mod", "=", self._leadership.mark),',
+                'Compare(leader, "mod", "!=", -1),',
+            ),
+        ),
     ),
     Mutant(
         "a takeover that does not read",
-        "coordinator/publisher.py",
-        "        if self._took_over != fence:",
-        "        if self._took_over == -1:",
+        "a new leader goes on from its own memory, not from what the last one wrote",
+        (
+            Edit(
+                "coordinator/publisher.py",
+                "await self._take_over()\n",
+                "await asyncio.sleep(0)\n",
+            ),
+        ),
     ),
     Mutant(
-        "a stored vote counts whatever it says",
-        "coordinator/evidence.py",
-        "place.stored[over] = NO_VOTE",
-        "place.stored[over] = place.stored[over]",
+        "stored votes never lapse",
+        "a vote restored with a verdict counts for ever, not for one grace",
+        (
+            Edit(
+                "coordinator/evidence.py",
+                "place.stored[over] = NO_VOTE",
+                "place.stored[over] = place.stored[over]",
+            ),
+        ),
     ),
 )
 
 
 def planted(mutant: Mutant, tree: Path) -> None:
     """Break the rule in a copy. Raises ValueError where the text is not there."""
-    path = tree / mutant.path
-    text = path.read_text()
-    if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.path} does not hold what {mutant.name!r} replaces")
-    path.write_text(text.replace(mutant.old, mutant.new))
+    for path, old, new in mutant.edits:
+        text = (tree / path).read_text()
+        if text.count(old) != 1:
+            raise ValueError(f"{path} does not hold what {mutant.name!r} replaces")
+        (tree / path).write_text(text.replace(old, new))
 
 
-def found(mutant: Mutant, seeds: int, jobs: int) -> tuple[int, str]:
-    """The first seed that finds it, and what that says; 0 where none does."""
+def _copied(tree: Path) -> None:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tree / name)
+
+
+def found(mutant: Mutant, seeds: int, jobs: int) -> Found:
+    """Simulate a mutant until a seed finds it. Raises RuntimeError where it does not even run."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)
-        for name in COPIED:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, tree / name)
+        _copied(tree)
         planted(mutant, tree)
         command = [sys.executable, "-m", "tests.simulation.run", "--stop"]
         command += ["--seeds", str(seeds), "--jobs", str(jobs)]
+        begun = time.perf_counter()
         ran = subprocess.run(
             command, cwd=tree, capture_output=True, text=True, env={"PYTHONPATH": str(tree)}
         )
-    said = re.search(r"^seed (\d+): (.*)$", ran.stdout, re.MULTILINE)
-    return (int(said[1]), said[2]) if said else (0, ran.stderr[-200:])
+    seconds = time.perf_counter() - begun
+    said = re.search(r"^seed (\d+): (?:at \S+ s: )?(.*)$", ran.stdout, re.MULTILINE)
+    if said is None and ran.returncode:
+        raise RuntimeError(f"{mutant.name!r} does not run: {ran.stderr[-500:]}")
+    return Found(int(said[1]), said[2], seconds) if said else Found(0, "", seconds)
 
 
 def main() -> int:
@@ -117,16 +188,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="mutants whose name holds this")
     given = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if given.only in mutant.name]
     missed = 0
-    print(f"{'rule broken':<34} {'seed':>5}  what the simulation says")
-    for mutant in MUTANTS:
-        if given.only not in mutant.name:
-            continue
-        seed, said = found(mutant, given.seeds, given.jobs)
+    print("| mutant | what is broken | seed | seconds | what the simulation says |")
+    print("|---|---|---|---|---|")
+    for mutant in chosen:
+        seed, said, seconds = found(mutant, given.seeds, given.jobs)
         missed += not seed
-        print(f"{mutant.name:<34} {seed or 'none':>5}  {said[:110]}", flush=True)
+        number = str(seed) if seed else f"none of {given.seeds}"
+        print(
+            f"| {mutant.name} | {mutant.broken} | {number} | {seconds:.0f} | {said or 'nothing'} |",
+            flush=True,
+        )
+    print(f"{len(chosen) - missed} of {len(chosen)} found", file=sys.stderr)
     return int(missed > 0)
 
 
