@@ -175,6 +175,7 @@ class Engine:
             alike = self._verdicts.restore(stored.verdicts, now)
             if not self._restored:
                 self._evidence.restore(alike, now.mono_ms)
+            self._evidence.outvoted(self._targets.numbers(), self._verdicts.code, now.mono_ms)
             self._restored = True
             self._pools = dict(stored.pools)
             self._brakes.restore(stored, self._pools, now)

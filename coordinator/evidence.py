@@ -294,6 +294,20 @@ class Evidence:
         for place in self.regions.values():
             self._vote(place, numbers, now_ms)
 
+    def outvoted(self, numbers: Numbers, standing: Codes, now_ms: int) -> Numbers:
+        """End the stored votes against what stands now over `numbers`; whose votes changed.
+
+        They were cast for the verdict before, nobody has confirmed them since, and they could help
+        a single new vote to turn the verdict back. `standing` is by target number.
+        """
+        changed: list[Numbers] = []
+        for place in self.regions.values():
+            stored = place.stored[numbers]
+            over = numbers[(stored != NO_VOTE) & (stored != standing[numbers])]
+            place.stored[over] = NO_VOTE
+            changed.append(self._vote(place, over, now_ms))
+        return _union(changed)
+
     def clear(self, numbers: Numbers) -> None:
         """Forget everything about numbers that went out of use."""
         for place in self.regions.values():

@@ -56,6 +56,8 @@ from .watchers import Watcher, Watchers
 
 TICK_S = 0.25
 """How late a grace or a withheld pool is noticed at most."""
+STILL_S = 1.0
+"""After so long without a tick we stood still, and votes may have lapsed meanwhile."""
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -92,6 +94,7 @@ class Judge:
         self.recent = Recent()
         self._publisher = publisher
         self._clock = clock
+        self._ticked_ms = clock().mono_ms
         self._version = -1
         self._head = -1
         self._said: dict[TargetKey, str] = {}
@@ -165,6 +168,10 @@ class Judge:
     def handle(self, event: Incoming) -> None:
         """Put one event through the engine."""
         now = self._clock()
+        if isinstance(event, Tick):
+            self._ticked_ms = now.mono_ms
+        elif now.mono_ms - self._ticked_ms > STILL_S * 1000:
+            self.handle(Tick())  # what lapsed while we stood still has no vote on what comes now
         if isinstance(event, Frame):
             self.recent.take(event, self.engine.graces_ms(), now.mono_ms)
         metrics.EVENTS.labels(type(event).__name__).inc()

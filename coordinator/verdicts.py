@@ -17,8 +17,8 @@ from gtm.state import Health, VerdictRecord, VoteRecord
 
 from .damping import Damping
 from .events import Now, PublishVerdict, TargetKey
-from .evidence import Evidence
-from .hysteresis import DOWN, NO_VOTE
+from .evidence import Evidence, Tally
+from .hysteresis import DOWN, NO_VOTE, Codes
 from .quorum import decide, decide_columns
 from .targets import Targets, grace_ms, probe_digest
 
@@ -118,8 +118,7 @@ class Verdicts:
             tally = self._evidence.tally(who.regions, group)
             standing = self.code[group]
             verdict, pending = decide_columns(who, tally.ups, tally.downs, standing)
-            self.pending[group] = pending
-            self.split[group] = np.where(verdict == DOWN, tally.ups > 0, tally.downs > 0)
+            self._weigh(group, tally, verdict, pending)
             turns = verdict != standing
             for row in np.flatnonzero(turns | (self.unsaved[group] & ~pending)).tolist():
                 number = int(group[row])
@@ -137,9 +136,29 @@ class Verdicts:
                 self._stored.add(key)
                 record = self._record(key, number, decision.rule, now)
                 effects.append(PublishVerdict(target=key, record=record))
+        if turned:
+            self._outvote(
+                np.array([self._targets.number(key) for key in turned], dtype=np.intp), now
+            )
         turned.sort()
         effects.sort(key=lambda effect: effect.target)
         return turned, effects
+
+    def _outvote(self, turned: Numbers, now: Now) -> None:
+        """Stored votes end with the verdict they were for; none turns again by losing those
+        against it, but it may be pending from now on."""
+        fewer = self._evidence.outvoted(turned, self.code, now.mono_ms)
+        for _, who, group in self._targets.by_check(fewer):
+            tally = self._evidence.tally(who.regions, group)
+            self._weigh(
+                group, tally, *decide_columns(who, tally.ups, tally.downs, self.code[group])
+            )
+
+    def _weigh(
+        self, group: Numbers, tally: Tally, verdict: Codes, pending: NDArray[np.bool_]
+    ) -> None:
+        self.pending[group] = pending
+        self.split[group] = np.where(verdict == DOWN, tally.ups > 0, tally.downs > 0)
 
     def _record(self, key: TargetKey, number: int, rule: str, now: Now) -> VerdictRecord:
         check, who = self._targets.check(key), self._targets.electorate(key)

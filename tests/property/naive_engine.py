@@ -83,6 +83,12 @@ class Naive:
                         self.votes[region, target] = vote
         self.judge()
 
+    def outvoted(self, target: object) -> None:
+        for (region, where), (vote, _) in list(self.stored.items()):
+            if where == target and vote != self.verdicts[target]:
+                del self.stored[region, target]
+                self.vote(region, target)
+
     def found(self, region: str, agent: str) -> None:
         if (region, agent) not in self.agents:
             self.agents[region, agent] = {target: Saying() for target in self.targets}
@@ -224,6 +230,7 @@ class Naive:
             if verdict != standing or record is None or record.probe != self.probe:
                 self.records[target] = Record(verdict, self.probe, votes)
             self.verdicts[target] = verdict
+            self.outvoted(target)
 
     def quorum(self, down_share: Fraction, standing: str) -> str:
         up_share = 1 - down_share

@@ -7,6 +7,7 @@ it (YAML), and `-> ` lines are what came out:
     0.0 start                     a new engine; `restart`: beside what the store has by now
     0.0 configured                the resources, as YAML; once more for a change
     0.0 lead                      what the store has, once more; `follow`: nothing is written now
+    0.0 turned 192.0.2.1 up       another one that leads wrote this verdict
     0.1 found eu/a us/a           agents' streams, also `lost`
     0.1 met eu us                 the regions that the store says were met
     1.0 frame eu/a us/a | 192.0.2.1 fail @0.4 no route; 192.0.2.2 ok      @: age in seconds
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from coordinator.engine import Engine
 from coordinator.events import (
@@ -53,7 +55,7 @@ from coordinator.events import (
 )
 from gtm import codec
 from gtm.model import Resources
-from gtm.state import Aside, Force, PoolState, Route, Routes, VerdictRecord
+from gtm.state import Aside, Force, PoolState, Route, Routes, VerdictRecord, VoteRecord
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 OUTCOMES = {"none": 0, "ok": 1, "fail": 2, "unable": 3}
@@ -93,6 +95,9 @@ class Stage:
             case "lead":
                 self.leads = True
                 return self.restore()
+            case "turned":
+                self.turned(self.key(names.split()[0]), *names.split()[1:])
+                return []
             case "configured":
                 data = yaml.safe_load(block)
                 self.generation += 1
@@ -197,6 +202,13 @@ class Stage:
                 self.forces.pop(target, None)
             case ClearAlarm(id=id_):
                 del self.alarms[id_]
+
+    def turned(self, key: TargetKey, verdict: Any) -> None:
+        record = self.verdicts[key]
+        votes = dict.fromkeys(record.votes, VoteRecord(vote=verdict, streak=1))
+        self.verdicts[key] = replace(
+            record, verdict=verdict, since=self.now.wall_s, first_failed=0.0, votes=votes
+        )
 
     def force(self, target: str, action: str, tier: str = "0", lasts_s: str = "0") -> list[str]:
         """An operator's word, which goes to the store; `off` deletes it."""

@@ -265,6 +265,7 @@ def stands_in(
         "agent.link:channel": net.channel,
         "agent.link:AgentsStub": net.stub,
         "coordinator.judge:TICK_S": 10.0,
+        "coordinator.judge:STILL_S": 10.0,
         "coordinator.stream:HEARTBEAT_S": 20.0,
         "coordinator.stream:SILENCE_S": 60.0,
         "coordinator.gateway:HEARTBEAT_S": 20.0,

@@ -198,7 +198,8 @@ class Monitor:
 
     def _judged(self, who: str, key: TargetKey, before: str, record: VerdictRecord) -> None:
         verdict = record.verdict
-        self.note("judged", who, key.address, before, verdict)
+        votes = (f"{region}={one.vote}/{one.streak}" for region, one in record.votes.items())
+        self.note("judged", who, key.address, before, verdict, *votes)
         since = self._loop.time() - self._world.grace_s - SLACK_S
         if before == "unknown":
             ups = self.supporters(key, "up", since)
