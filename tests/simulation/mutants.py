@@ -70,6 +70,7 @@ MUTANTS = (
                 "pending = voters < who.voters if total",
                 "pending = voters < 1 if total",
             ),
+            Edit("coordinator/quorum.py", "if voters < who.voters:", "if voters < 1:"),
         ),
     ),
     Mutant(
@@ -80,6 +81,11 @@ MUTANTS = (
                 "coordinator/quorum.py",
                 "counted = downs + np.where(standing == DOWN, total - voters, 0)",
                 "counted = downs + total - voters",
+            ),
+            Edit(
+                "coordinator/quorum.py",
+                "counted = downs + (silent if standing == DOWN else 0)",
+                "counted = downs + silent",
             ),
         ),
     ),

@@ -17,6 +17,15 @@ from .world import LIES, World
 
 Ends = Callable[[], None]
 
+
+def _both(one: Ends, other: Ends) -> Ends:
+    def ends() -> None:
+        one()
+        other()
+
+    return ends
+
+
 HOUR_S = 3600.0
 
 
@@ -50,6 +59,7 @@ class Nemesis:
             "origins die together": (self._origins, 0.7),
             "route lost": (self._hidden, 2),
             "region loses all routes": (self._region, 1),
+            "regions split": (self._split, 1.5),
             "link silent": (self._silent, 3),
             "link slow": (self._slow, 1),
             "link reset": (self._reset, 2),
@@ -82,8 +92,8 @@ class Nemesis:
         self._monitor.note("nemesis", name, about, f"{seconds:.3f}")
         self.begun[name] += 1
         key = (name, about)
-        if key in self._ends:
-            self._ends.pop(key)()
+        if (former := self._ends.get(key)) is not None:
+            ends = _both(former, ends)  # it goes on till then; ended now, it would take this away
         self._ends[key] = ends
 
         def over() -> None:
@@ -135,6 +145,28 @@ class Nemesis:
             self._dice.uniform(30, 900),
             lambda: self._world.hidden.difference_update(pairs),
         )
+
+    def _split(self) -> tuple[Any, float, Ends]:
+        """One region too few loses the route to an address while yet another is not heard."""
+        world, address = self._world, self._dice.choice(self._world.addresses)
+        regions = self._dice.sample(world.regions, world.downs)
+        pairs = {(region, address) for region in regions[1:]}
+        mute = [agent for agent in self._agents if agent.region == regions[0]]
+        links = [
+            self._net.link(agent.name, one.address) for agent in mute for one in self._coordinators
+        ]
+        world.hidden |= pairs
+        for link in links:
+            self._net.hush(link)
+        self._shaken(*mute)
+
+        def ends() -> None:
+            world.hidden.difference_update(pairs)
+            for link in links:
+                self._net.speak(link)
+            self._shaken(*mute)
+
+        return (regions[0], address), world.grace_s * self._dice.uniform(1.2, 3), ends
 
     # ---- links and agents ----------------------------------------------------------------------
 

@@ -101,11 +101,15 @@ class World:
         return (3 * self.check.interval.ms + self.check.timeout.ms) / 1000
 
     @property
+    def downs(self) -> int:
+        """From how many regions that see it down on an address is down: the share, rounded up."""
+        return max(1, -(-self.size.share * len(self.regions) // 100))
+
+    @property
     def quorums(self) -> dict[str, int]:
         """How many regions must have seen it so, at least: to leave, and to return."""
-        total = len(self.regions)
-        downs = max(1, -(-self.size.share * total // 100))
-        return {"down": min(downs, self.voters), "up": min(total - downs + 1, self.voters)}
+        ups = len(self.regions) - self.downs + 1
+        return {"down": min(self.downs, self.voters), "up": min(ups, self.voters)}
 
     def written(self) -> list[Op]:
         """What an operator applied before everything began."""
