@@ -4,7 +4,8 @@ Sees each probe's result where it was made, each verdict of each coordinator's e
 the order of the store, each table of each resolver. Nothing here trusts what the parts keep about
 themselves: support is counted from the results.
 
-    verdict      turned only where a quorum of regions saw it so, within the life of a vote
+    verdict      turned only where a quorum of regions saw it so, within the life of a vote, and
+                 where as many as must vote were heard in that time
     write        of a leader's keys only while the store's leader key is the writer's
     publication  a member's place agrees with the verdict in the same revision; no pool that was
                  published goes away; generations never go back
@@ -96,6 +97,8 @@ class Monitor:
         self._leader = ""
         self._held: dict[tuple[str, TargetKey, str], float] = {}
         self._engines: dict[str, Engine] = {}
+        self._restored: dict[str, float] = {}
+        """When each coordinator of now began from the store: its stored votes count for a grace."""
         self._tables: dict[str, int] = {}
         self.changes: list[tuple[float, TargetKey, str]] = []
         """Verdicts that changed in the store, and when."""
@@ -178,10 +181,12 @@ class Monitor:
         name = machine.name
         self._engines[name] = engine
         standing: dict[TargetKey, str] = {}
+        self._restored.pop(name, None)
 
         def watched(event: Incoming, now: Now) -> list[Effect]:
             effects = handle(event, now)
             if isinstance(event, Restored):
+                self._restored.setdefault(name, self._loop.time())
                 standing.update({key: one.verdict for key, one in event.verdicts.items()})
             for effect in effects:
                 if isinstance(effect, PublishVerdict) and effect.record is not None:
@@ -208,11 +213,21 @@ class Monitor:
         else:
             support = self.supporters(key, verdict, since)
             needed = self._world.quorums[verdict]
+        heard = [one for one in self._world.regions if self._heard_since(one, key, since)]
+        if len(heard) < self._world.voters and self._restored[who] < since:
+            self.violated(
+                f"{who} judged {key.address} {before} -> {verdict} although only {heard} were "
+                f"heard and {self._world.voters} must vote: {record.rule}"
+            )
         if len(support) < needed:
             self.violated(
                 f"{who} judged {key.address} {before} -> {verdict} although only {support} saw it "
                 f"so and {needed} regions must: {record.rule}"
             )
+
+    def _heard_since(self, region: str, key: TargetKey, since: float) -> bool:
+        saw = self._saw.get((region, key))
+        return saw is not None and saw.heard >= since
 
     # ---- writes ----------------------------------------------------------------------------------
 
