@@ -96,22 +96,30 @@ def test_a_row_of_the_page_is_as_it_says_in_the_lab(lab: Lab, row: str, tmp_path
 
 
 def test_links_are_cut_lossy_and_slow_and_mended(lab: Lab) -> None:
-    ask = (
-        "from ctl.digs import *; print(ask('10.77.4.1:53', Question('ns1.lab.gtm.test'), tries=1))"
-    )
-    timed = f"import time; began = time.monotonic(); {ask}; print(time.monotonic() - began)"
+    timed = """
+import sys, time
+from ctl.digs import Question, ask
+for _ in range(int(sys.argv[1])):
+    began = time.monotonic()
+    answer = ask("10.77.4.1:53", Question("ns1.lab.gtm.test"), tries=1)
+    print(answer, time.monotonic() - began, sep=";")
+"""
 
-    def asked() -> tuple[str, float]:
+    def asked(times: int = 1) -> tuple[str, float]:
+        """The last answer, and the least time that one took: the machine may be busy besides."""
         said = subprocess.run(
-            lab.inside(sys.executable, "-c", timed), capture_output=True, text=True, cwd=ROOT
+            lab.inside(sys.executable, "-c", timed, str(times)),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
         )
-        answer, took_s = said.stdout.split("\n")[:2]
-        return answer, float(took_s)
+        rows = [line.split(";") for line in said.stdout.splitlines()]
+        return rows[-1][0], min(float(took_s) for _, took_s in rows)
 
-    answer, quick_s = asked()
+    answer, quick_s = asked(3)
     assert answer == "192.0.2.53"
     lab.delay("client", "resolver-1", 200)
-    answer, slow_s = asked()
+    answer, slow_s = asked(3)
     assert answer == "192.0.2.53"
     assert slow_s > quick_s + 0.3
     lab.heal()

@@ -140,20 +140,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "stored votes never lapse",
-        "a vote restored with a verdict counts for ever, not for one grace",
+        "stored votes outlive their verdict",
+        "a stored vote counts against the verdict in its record, and against one that turned since",
         (
             Edit(
                 "coordinator/evidence.py",
-                "place.stored[over] = NO_VOTE\n                touched",
-                "pass\n                touched",
+                "if vote.vote == record.verdict and (name in self.regions or",
+                'if vote.vote != "none" and (name in self.regions or',
             ),
-        ),
-    ),
-    Mutant(
-        "stored votes outlive their verdict",
-        "a stored vote still counts when the verdict has turned against it",
-        (
             Edit(
                 "coordinator/evidence.py",
                 "over = numbers[(stored != NO_VOTE) & (stored != standing[numbers])]",
