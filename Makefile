@@ -93,10 +93,10 @@ test: system $(VENV)/.dev  ## everything that CI checks
 
 suite: $(VENV)/.dev
 ifeq ($(NATIVE),)
-	GTM_NATIVE=off $(PYTEST) -n 2 --dist loadfile
+	GTM_NATIVE=off $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 else
-	GTM_NATIVE=require $(PYTEST) -n 2 --dist loadfile
-	GTM_NATIVE=off $(PYTEST) -q -n 2 --dist loadfile $(REFERENCE)
+	GTM_NATIVE=require $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
+	GTM_NATIVE=off $(PYTEST) -q -n 2 --dist loadfile --no-loadscope-reorder $(REFERENCE)
 endif
 
 # A test binary linked like the module would take as long again; what it finds is the same.
