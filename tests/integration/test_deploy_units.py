@@ -79,10 +79,11 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     units.mkdir(parents=True)
     for unit in UNITS.values():
         shutil.copy(FOLDER / unit, units)
-    program = tmp_path / PROGRAM.removeprefix("/")
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    for name in (PROGRAM, "/bin/kill"):
+        program = tmp_path / name.removeprefix("/")
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     names = (unit.replace("@", f"@{INSTANCE[part]}") for part, unit in UNITS.items())
     analyze("verify", f"--root={tmp_path}", *names)
 
