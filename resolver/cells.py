@@ -1,10 +1,21 @@
-"""The numbers of what the native responder counts (`native/src/{udp,tcp}.rs`). Decides nothing."""
+"""The numbers of what the responders count: cells of fixed meaning, and cells given out by label.
+
+Decides which names, instances, lines, pools and addresses have a cell of their own: the first ones
+up to a bound; further ones share one that is shown as "(other)". A label keeps its cell for good,
+so that what is counted under it never falls. Counts nothing itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+import threading
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
 
-from .plan import Answers, Located
+from .message import name_text
+from .plan import CNAME, Answers, Located
+
+K = TypeVar("K", bound=Hashable)
 
 NO_CELL = 2**32 - 1
 """No cell at all."""
@@ -20,45 +31,92 @@ CONNECTIONS, REFUSED, EXPIRED, HELD, STARVED, BROKEN = (
 FIRST = 64
 """The first cell that is given out by label."""
 CELLS = 1 << 17
-"""Cells of one worker."""
+"""Cells of one worker; the bounds below stay within."""
 MAX_NAMES = 1_000
-"""Access names with cells of their own; further ones share."""
+"""Access names with cells of their own; further ones share those of their instance."""
+MAX_INSTANCES = 1_000
+"""Instances with cells for their names beyond that bound; those of further ones share."""
+MAX_LINES = 1_000
+"""Lines of clients with a cell of their own."""
+MAX_POOLS = 1_000
+"""Pools with a cell of their own."""
+MAX_ADDRESSES = 4_096
+"""Addresses answered, and targets of CNAMEs, with a cell of their own."""
+
+
+class Family(Generic[K]):
+    """The labels of one kind: each of the first `most` has `width` cells, all others share some."""
+
+    def __init__(self, labels: Labels, most: int, width: int = 1) -> None:
+        self.cells: dict[K, int] = {}
+        """The first of the cells of each label."""
+        self._labels, self._most, self._width = labels, most, width
+        self.others = labels.block(width)
+        """The first of the cells that all others share."""
+
+    def cell(self, label: K) -> int:
+        """The first of the cells of `label`; any thread."""
+        found = self.own(label)
+        return self.others if found is None else found
+
+    def own(self, label: K) -> int | None:
+        """The first of the cells of `label` alone; None where no more are given out."""
+        found = self.cells.get(label)
+        if found is not None:
+            return found
+        with self._labels.lock:
+            found = self.cells.get(label)
+            if found is None and len(self.cells) < self._most:
+                self.cells[label] = found = self._labels.block(self._width)
+        return found
+
+    def rows(self) -> list[tuple[K | None, int]]:
+        """(label, its first cell) of all, at last (None, that of the others)."""
+        return [*self.cells.items(), (None, self.others)]
 
 
 class Labels:
-    """Gives out cells by label; those of names stay theirs for good."""
+    """Gives out cells by label."""
 
     def __init__(self) -> None:
-        self.names: dict[bytes, int] = {}
-        """The first of the `OUTCOMES` cells of each access name."""
+        self.lock = threading.Lock()
         self._free = FIRST
-        self.others = self._block(OUTCOMES)
-        """The first of the cells that the access names beyond the bound share."""
+        self.names: Family[bytes] = Family(self, MAX_NAMES, OUTCOMES)
+        """By access name (lower case, on the wire)."""
+        self.instances: Family[str] = Family(self, MAX_INSTANCES, OUTCOMES)
+        """By instance, of queries for its access names that have no cells of their own."""
+        self.lines: Family[str] = Family(self, MAX_LINES)
+        self.pools: Family[str] = Family(self, MAX_POOLS)
+        self.addresses: Family[tuple[int, bytes]] = Family(self, MAX_ADDRESSES)
+        """By type and data of an address record or a CNAME."""
 
     @property
     def end(self) -> int:
         """One more than the last cell that was given out."""
         return self._free
 
-    def name(self, qname: bytes) -> int:
-        """The first of the cells of an access name (lower case, on the wire)."""
-        found = self.names.get(qname)
-        if found is not None:
-            return found
-        if len(self.names) >= MAX_NAMES:
-            return self.others
-        self.names[qname] = found = self._block(OUTCOMES)
-        return found
+    def name(self, qname: bytes, instance: str) -> int:
+        """The first of the cells of an access name (lower case, on the wire) of an instance."""
+        found = self.names.own(qname)
+        return self.instances.cell(instance) if found is None else found
 
     def leaf(self, leaf: Answers) -> Sequence[int]:
-        """The cells that a leaf counts in."""
-        return ()
+        """The cells that a leaf counts in: of its pools and of its addresses, each once."""
+        pools = [self.pools.cell(pool) for pool in leaf.pools if pool]
+        return list(dict.fromkeys([*pools, *map(self.addresses.cell, leaf.rdata())]))
 
     def located(self, node: Located) -> Sequence[int]:
         """The cells of the classes of clients of a node, or none at all."""
-        return ()
+        return [self.lines.cell(line) for line in node.lines]
 
-    def _block(self, size: int) -> int:
+    def block(self, size: int) -> int:
+        """The first of `size` cells that nobody has; under the lock, or before others know us."""
         first = self._free
         self._free += size
         return first
+
+
+def value_text(record: tuple[int, bytes]) -> str:
+    """The label of (type, RDATA): an address, or the target of a CNAME."""
+    rtype, data = record
+    return name_text(data) if rtype == CNAME else str(ipaddress.ip_address(data))

@@ -7,7 +7,7 @@ down or drained) are never answered by any form.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from gtm.availability import answers_cname, available, eligible, serves
 from gtm.choices import AllDown
@@ -35,9 +35,9 @@ def answer(
         return Answers(ttl, rcode=SERVFAIL, extended=extended)
     if policy.word == "addresses":
         wanted = [value for value in policy.addresses if (":" in value) is (family == "ipv6")]
-        return _rotated((), wanted, family, ttl, extended)
-    states, values = _chosen(rule, policy, pools, family)
-    return _rotated(states, values, family, ttl, extended)
+        return _rotated({}, wanted, family, ttl, extended)
+    names, values = _chosen(rule, policy, pools, family)
+    return _rotated({name: pools[name] for name in names}, values, family, ttl, extended)
 
 
 def answering(
@@ -67,16 +67,15 @@ def answering(
 
 def _chosen(
     rule: Rule, policy: AllDown, pools: Mapping[str, PoolState], family: Family
-) -> tuple[list[PoolState], list[str]]:
-    """The pools that are answered, and the values of theirs that are."""
-    named = answering(rule, policy, pools, family)
-    states = [pools[name] for name in named if name in pools]
+) -> tuple[list[str], list[str]]:
+    """The names of the pools that are answered, and the values of theirs that are."""
+    names = [name for name in answering(rule, policy, pools, family) if name in pools]
     values: list[str] = []
-    for state in states:
+    for state in map(pools.__getitem__, names):
         good = state.last_good if policy.word == "last_good" else None
         found = _values(state, family, None if good is None else good.members)
         values += found or _values(state, family)
-    return states, list(dict.fromkeys(values))
+    return names, list(dict.fromkeys(values))
 
 
 def _values(
@@ -104,11 +103,15 @@ def _good_until(state: PoolState, family: Family) -> float:
 
 
 def _rotated(
-    states: Iterable[PoolState], values: Sequence[str], family: Family, ttl: int, extended: bytes
+    pools: Mapping[str, PoolState],
+    values: Sequence[str],
+    family: Family,
+    ttl: int,
+    extended: bytes,
 ) -> Node:
     if not values:
         return Answers(ttl, extended=extended)
-    states = tuple(states)
-    leaf = leaf_of(states, family, ttl, extended)
+    states = tuple(pools.values())
+    leaf = leaf_of(states, family, ttl, extended, tuple(pools))
     most = 1 if any(map(answers_cname, states)) else MAX_ANSWERS
     return rotations(range(len(values)), most, lambda some: leaf([values[index] for index in some]))

@@ -18,12 +18,21 @@ Leaf = Callable[[Sequence[str]], Answers]
 _DATA = {"ipv4": a, "ipv6": aaaa}
 
 
-def leaf_of(states: Iterable[PoolState], family: Family, ttl: int, extended: bytes = b"") -> Leaf:
+def leaf_of(
+    states: Iterable[PoolState],
+    family: Family,
+    ttl: int,
+    extended: bytes = b"",
+    pools: Sequence[str] = (),
+) -> Leaf:
     """What makes the leaves of `states`: addresses of `family`, or names where they answer CNAMEs.
 
-    The TTL in seconds is at most what is left of what flattened names resolved to.
+    The TTL in seconds is at most what is left of what flattened names resolved to. `pools` are the
+    names of `states`, in their order.
     """
     states = tuple(states)
+    tags = tuple(pools[:1])
+    owners = _owners(states, family, pools) if len(pools) > 1 else {}
     sets = (member.set for state in states for member in state.members)
     ttl = min([ttl, *(found.left_s for found in sets if found is not None)])
     made = cname if any(map(answers_cname, states)) else _DATA[family]
@@ -34,9 +43,29 @@ def leaf_of(states: Iterable[PoolState], family: Family, ttl: int, extended: byt
             if value not in ready:
                 ready[value] = record(OWNER, made.TYPE, ttl, made.rdata(value))
         wire = b"".join([ready[value] for value in values])
-        return Answers(ttl, wire, len(values), extended=extended)
+        named = _tags([owners[value] for value in values]) if owners else tags
+        return Answers(ttl, wire, len(values), extended=extended, pools=named)
 
     return leaf
+
+
+def _owners(states: Sequence[PoolState], family: Family, pools: Sequence[str]) -> dict[str, str]:
+    """The pool of each value that `states` may answer; of several the first."""
+    owners: dict[str, str] = {}
+    for name, state in zip(pools, states, strict=True):
+        for value in values_of(state, state.members, family):
+            owners.setdefault(value, name)
+    return owners
+
+
+def _tags(pools: Sequence[str]) -> tuple[str, ...]:
+    """The pools of the records of one leaf, as `Answers.pools` has them."""
+    return tuple(pools[:1] if len(set(pools)) == 1 else pools)
+
+
+def _origins(leaf: Answers) -> Sequence[str]:
+    """The pool of each record of a leaf; "" where it is not known."""
+    return leaf.pools if len(leaf.pools) == leaf.count else (leaf.pools or ("",)) * leaf.count
 
 
 def values_of(pool: PoolState, members: Sequence[Member], family: Family) -> list[str]:
@@ -62,8 +91,11 @@ def both(first: Node, second: Node) -> Node:
     """
     if isinstance(first, Answers):
         if isinstance(second, Answers):
-            data = dict.fromkeys((*first.rdata(), *second.rdata()))
-            return _leaf(tuple(data), min(first.ttl, second.ttl))
+            data: dict[tuple[int, bytes], str] = {}
+            for leaf in (first, second):
+                for one, pool in zip(leaf.rdata(), _origins(leaf), strict=True):
+                    data.setdefault(one, pool)
+            return _leaf(tuple(data), min(first.ttl, second.ttl), tuple(data.values()))
         return _mapped(second, lambda branch: both(first, branch))
     return _mapped(first, lambda branch: both(branch, second))
 
@@ -71,13 +103,15 @@ def both(first: Node, second: Node) -> Node:
 def cut(node: Node, most: int) -> Node:
     """The plan with at most the first `most` records in each answer."""
     if isinstance(node, Answers):
-        return node if node.count <= most else _leaf(node.rdata()[:most], node.ttl)
+        if node.count <= most:
+            return node
+        return _leaf(node.rdata()[:most], node.ttl, _origins(node)[:most])
     return _mapped(node, lambda branch: cut(branch, most))
 
 
-def _leaf(data: Sequence[tuple[int, bytes]], ttl: int) -> Answers:
+def _leaf(data: Sequence[tuple[int, bytes]], ttl: int, pools: Sequence[str]) -> Answers:
     wire = b"".join(record(OWNER, rtype, ttl, rdata) for rtype, rdata in data)
-    return Answers(ttl, wire, len(data))
+    return Answers(ttl, wire, len(data), pools=_tags(pools))
 
 
 def _mapped(node: Weighted | Located | Hashed, change: Callable[[Node], Node]) -> Node:
@@ -93,6 +127,6 @@ def _mapped(node: Weighted | Located | Hashed, change: Callable[[Node], Node]) -
         case Weighted():
             return Weighted(node.total, branches, node.ends)
         case Located():
-            return Located(node.table, branches)
+            return Located(node.table, branches, node.lines)
         case Hashed():
             return Hashed(node.prefix_v4, node.prefix_v6, node.buckets, branches)

@@ -35,7 +35,8 @@ class Answers(Struct, frozen=True, gc=False):
     """A leaf: a record set, ready for the wire, with its TTL in seconds.
 
     `wire` holds `count` records owned by `OWNER`; without records it is NODATA, or an error where
-    `rcode` is one. `extended` is the EDNS option that goes with it (RFC 8914), or empty.
+    `rcode` is one. `extended` is the EDNS option that goes with it (RFC 8914), or empty. `pools`
+    are for the counts alone: the pool of each record, or the one of all.
     """
 
     ttl: int
@@ -43,6 +44,7 @@ class Answers(Struct, frozen=True, gc=False):
     count: int = 0
     rcode: int = 0
     extended: bytes = b""
+    pools: tuple[str, ...] = ()
 
     def rdata(self) -> tuple[tuple[int, bytes], ...]:
         """(type, RDATA) of each record, in order."""
@@ -110,10 +112,14 @@ def bucket_of(packed: bytes, prefix: int) -> int:
 
 
 class Located(Struct, frozen=True, gc=False):
-    """A choice by where the client is: the branch of its class in `table`."""
+    """A choice by where the client is: the branch of its class in `table`.
+
+    `lines` are for the counts alone: what the clients of each class are on, or nothing.
+    """
 
     table: ClientTable
     branches: tuple[Node, ...]
+    lines: tuple[str, ...] = ()
 
     def find(self, packed: bytes) -> tuple[Node, int]:
         """The branch of an address, and the depth at which that is decided."""
@@ -121,11 +127,16 @@ class Located(Struct, frozen=True, gc=False):
         return self.branches[number], depth
 
 
-def walk(plan: Node, packed: bytes, draw: int) -> tuple[Answers, int, int]:
+Met: TypeAlias = "list[Answers | str]"
+"""What is counted of the way to an answer: leaves that were answered, and the lines of clients."""
+
+
+def walk(plan: Node, packed: bytes, draw: int, met: Met | None = None) -> tuple[Answers, int, int]:
     """(answers, TTL in seconds, scope) for a client at the address `packed`.
 
     `draw` is 64 bits; a node with n choices takes `(draw * n) >> 64` and passes on the rest. The
-    scope is the longest leaf among the nodes visited, in the address's family (RFC 7871).
+    scope is the longest leaf among the nodes visited, in the address's family (RFC 7871). The lines
+    on the way are put into `met`.
     """
     node, scope = plan, 0
     while type(node) is not Answers:
@@ -133,8 +144,13 @@ def walk(plan: Node, packed: bytes, draw: int) -> tuple[Answers, int, int]:
             product = draw * node.total
             pick, draw = product >> 64, product & MASK
             node = node.branches[bisect_right(node.ends, pick) if node.ends else pick]
+        elif type(node) is Located:
+            number, depth = node.table.find(packed)
+            if met is not None and node.lines:
+                met.append(node.lines[number])
+            node, scope = node.branches[number], max(scope, depth)
         else:
-            assert type(node) is Located or type(node) is Hashed
+            assert type(node) is Hashed
             node, depth = node.find(packed)
             scope = max(scope, depth)
     return node, node.ttl, scope

@@ -50,6 +50,24 @@ class Spec(Struct, frozen=True):
         return named | ({self.when_all_down.pool} if self.when_all_down.pool else set())
 
 
+class _Shape(Struct, frozen=True):
+    """The clients that some rules tell apart: which rules decide, and the line, of each class."""
+
+    table: ClientTable
+    outcomes: tuple[tuple[int, ...], ...]
+    lines: tuple[str, ...]
+
+
+LABEL_LINES = 3
+"""Lines of a rule that the label of its clients names."""
+
+
+def line_label(lines: Sequence[str]) -> str:
+    """What the clients of a rule are counted under: its lines, of many the first and a number."""
+    more = len(lines) - LABEL_LINES
+    return ",".join(lines[:LABEL_LINES]) + (f",+{more}" if more > 0 else "")
+
+
 Picks = dict[tuple[Family, int], Node]
 """The picks of one pool, by family and TTL."""
 
@@ -67,7 +85,7 @@ class Planner:
         self.pools, self.tables = Judged.of(pools), tables
         self.regions: Mapping[str, Region] = {} if regions is None else regions
         self.kept = kept if kept is not None else {}
-        self._shapes: dict[Hashable, tuple[ClientTable, tuple[tuple[int, ...], ...]]] = {}
+        self._shapes: dict[Hashable, _Shape] = {}
         self._tiers: dict[Hashable, Node] = {}
         self._interned: dict[object, Node] = {}
 
@@ -77,20 +95,17 @@ class Planner:
         found = self._shapes.get(shape)
         if found is None:
             found = self._shapes[shape] = self._classes(shape, spec.rules)
-        table, outcomes = found
         choices = [
             choose_tier(rule, spec.family, self.pools, pin)
             for rule, pin in zip(spec.rules, spec.pins, strict=True)
         ]
         branches = [
             self._decided(spec, decide(spec.rules, numbers, choices.__getitem__))
-            for numbers in outcomes
+            for numbers in found.outcomes
         ]
-        return self.intern(located(table, branches))
+        return self.intern(located(found.table, branches, found.lines))
 
-    def _classes(
-        self, shape: Hashable, rules: Sequence[Rule]
-    ) -> tuple[ClientTable, tuple[tuple[int, ...], ...]]:
+    def _classes(self, shape: Hashable, rules: Sequence[Rule]) -> _Shape:
         """The classes of clients that `rules` tell apart, and which rules decide for each."""
         matches = lines_of(rules)
         stops = [rule.on_exhausted == "stop" for rule in rules]
@@ -101,7 +116,9 @@ class Planner:
             return tuple(numbers[:end])  # none behind one that does not widen
 
         texts = [text for rule in rules for text in rule.lines]
-        return self.tables.table(("rules", shape), texts, deciding)
+        table, outcomes = self.tables.table(("rules", shape), texts, deciding)
+        lines = tuple(line_label(rules[one[0]].lines) if one else "" for one in outcomes)
+        return _Shape(table, outcomes, lines)
 
     def intern(self, node: Node) -> Node:
         """The one object that stands for all nodes equal to `node`."""
@@ -161,7 +178,8 @@ class Planner:
             refs = [ref for ref in refs if ref.weight] or refs
         limit = None if tier.max_answers is UNSET else tier.max_answers
         if joined := self._joined(tier, refs, family):
-            leaf = leaf_of([self.pools[ref.pool] for ref in refs], family, ttl)
+            names = [ref.pool for ref in refs]
+            leaf = leaf_of([self.pools[name] for name in names], family, ttl, pools=names)
             return rotations(
                 range(len(joined)),
                 limit or JOINED_ANSWERS,
@@ -213,12 +231,13 @@ class Planner:
         """The pick of one pool among its members in play, of which there is at least one."""
         ready = self.kept.setdefault(name, {})
         if (family, ttl) not in ready:
-            ready[family, ttl] = self._pool(self.pools[name], family, ttl)
+            ready[family, ttl] = self._pool(name, family, ttl)
         return ready[family, ttl]
 
-    def _pool(self, state: PoolState, family: Family, ttl: int) -> Node:
+    def _pool(self, name: str, family: Family, ttl: int) -> Node:
+        state = self.pools[name]
         members = in_play(state, family)
-        leaf = leaf_of([state], family, ttl)
+        leaf = leaf_of([state], family, ttl, pools=(name,))
         most = 1 if answers_cname(state) else state.max_answers
 
         def pick(indexes: Sequence[int]) -> Node:

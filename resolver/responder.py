@@ -61,7 +61,7 @@ from .message import (
     reply,
     wire_name,
 )
-from .plan import DROP, OWNER, Answers, walk
+from .plan import DROP, OWNER, Answers, Met, walk
 from .table import AnswerTable, Cut, Name
 
 Transport = Literal["udp", "tcp"]
@@ -78,6 +78,14 @@ _STALE = {
 _STARTING = extended_error(NOT_READY, "no configuration yet")
 _FOREIGN = extended_error(NOT_AUTHORITATIVE)
 _VERSION, _SERVER = wire_name("version.bind"), wire_name("id.server")
+
+
+class Asking(Struct, frozen=True):
+    """Who asks: the packed source address, the draw, and where is put what is to be counted."""
+
+    client: bytes
+    draw: int
+    met: Met
 
 
 class Found(Struct, frozen=True):
@@ -97,17 +105,23 @@ class Found(Struct, frozen=True):
 
 
 def respond(
-    table: AnswerTable, datagram: bytes, client: bytes, transport: Transport, now: float, draw: int
+    table: AnswerTable,
+    datagram: bytes,
+    client: bytes,
+    transport: Transport,
+    now: float,
+    draw: int,
+    met: Met | None = None,
 ) -> bytes | None:
     """The reply to `datagram`, or None for silence.
 
     `client` is the packed source address (4 or 16 octets), `now` monotonic seconds, `draw` 64
-    random bits.
+    random bits. What is to be counted of the way there is put into `met`.
     """
     query = read_query(datagram)
     if query is None:
         return None
-    found = _find(table, query, client, draw)
+    found = _find(table, query, Asking(client, draw, [] if met is None else met))
     if found.rcode == DROP:
         return None
     opt = _opt(table, query, found, transport, now) if query.edns is not None else b""
@@ -143,7 +157,7 @@ def _opt(table: AnswerTable, query: Query, found: Found, transport: Transport, n
     return opt_record(serving.udp_payload, edns.do, found.rcode, options)
 
 
-def _find(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found:
+def _find(table: AnswerTable, query: Query, asking: Asking) -> Found:
     """What is to be answered, whatever the query."""
     if query.rcode:
         return Found(query.rcode)
@@ -158,7 +172,7 @@ def _find(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found:
         return Found(REFUSED)
     if not table.ready:
         return Found(SERVFAIL, extended=_STARTING)
-    return _answer(table, query, client, draw)
+    return _answer(table, query, asking)
 
 
 def _chaos(table: AnswerTable, query: Query) -> Found:
@@ -196,7 +210,7 @@ class Trail(Struct, frozen=True):
         return Trail(target.lower(), position, aliases, self.links + 1, scope)
 
 
-def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found:
+def _answer(table: AnswerTable, query: Query, asking: Asking) -> Found:
     """The answer from our zones; aliases inside them are followed, each name once."""
     trail, seen, qtype = Trail(query.qname), {query.qname}, query.qtype
     renamed: set[bytes] = set()  # the owners of DNAME records that are in the answer
@@ -208,15 +222,16 @@ def _answer(table: AnswerTable, query: Query, client: bytes, draw: int) -> Found
             alias = name.rrsets.get(CNAME)
             if alias is not None and qtype not in _BESIDE_ALIAS:
                 trail = trail.follow(query, alias.rdata()[0][1], alias.ttl)
-            elif (walked := _early(table, name, query, client, draw)) is not None and (
+            elif (walked := _early(table, name, query, asking)) is not None and (
                 target := walked[0].alias()
             ) is not None:
                 leaf, scope = walked
+                asking.met.append(leaf)
                 if qtype in (CNAME, ANY):
                     return _positive(leaf, trail, scope)
                 trail = trail.follow(query, target, leaf.ttl, scope)
             else:
-                return _existing(table, name, trail, query, client, draw, walked)
+                return _existing(table, name, trail, query, asking, walked)
         else:
             name = table.names[encloser] if name is None else name
             if name.cut is not None:
@@ -246,12 +261,12 @@ def _aliases(trail: Trail, rcode: int = NOERROR) -> Found:
 
 
 def _early(
-    table: AnswerTable, name: Name, query: Query, client: bytes, draw: int
+    table: AnswerTable, name: Name, query: Query, asking: Asking
 ) -> tuple[Answers, int] | None:
     """The walk of an instance that may answer with a CNAME, which stands for all types; or None."""
     if name.slot < 0 or name.absent or table.slots[name.slot].a not in table.aliased:
         return None
-    return _steered(table, name, query, client, draw)
+    return _steered(table, name, query, asking)
 
 
 def _existing(
@@ -259,15 +274,15 @@ def _existing(
     name: Name,
     trail: Trail,
     query: Query,
-    client: bytes,
-    draw: int,
+    asking: Asking,
     walked: tuple[Answers, int] | None,
 ) -> Found:
     """The record set of a name that exists, or NODATA; `walked` is its plan's walk if done."""
     if name.absent:
         return _negative(table, name.zone, trail, NXDOMAIN, table.slots[name.slot].ttl)
     if name.slot >= 0 and query.qtype in (A, AAAA):
-        leaf, scope = walked or _steered(table, name, query, client, draw)
+        leaf, scope = walked or _steered(table, name, query, asking)
+        asking.met.append(leaf)
         if leaf.rcode:
             scope = max(scope, trail.scope)
             return Found(leaf.rcode, scope=scope, extended=leaf.extended, from_table=True)
@@ -286,20 +301,19 @@ def _existing(
     return _negative(table, name.zone, trail, NOERROR, ttl)
 
 
-def _steered(
-    table: AnswerTable, name: Name, query: Query, client: bytes, draw: int
-) -> tuple[Answers, int]:
+def _steered(table: AnswerTable, name: Name, query: Query, asking: Asking) -> tuple[Answers, int]:
     """The walk of an instance's plan for this client."""
     slot = table.slots[name.slot]
     plan = table.plans[slot.aaaa if query.qtype == AAAA else slot.a]
     if isinstance(plan, Answers):
         return plan, 0
     subnet: Subnet | None = query.edns.subnet if query.edns is not None else None
+    client = asking.client
     if subnet is not None and subnet.source:
         client = subnet.packed
     elif client[:12] == _MAPPED:
         client = client[12:]
-    leaf, _, scope = walk(plan, client, draw)
+    leaf, _, scope = walk(plan, client, asking.draw, asking.met)
     return leaf, scope
 
 

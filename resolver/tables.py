@@ -60,12 +60,12 @@ class Tables:
         return table, tuple(classes)
 
 
-def located(table: ClientTable, branches: Sequence[Node]) -> Node:
+def located(table: ClientTable, branches: Sequence[Node], lines: tuple[str, ...] = ()) -> Node:
     """The node that takes a client to the branch of its class; the branch where there is but one.
 
-    Branches must be interned: equal ones are one object.
+    Branches must be interned: equal ones are one object. `lines` names what the classes are on.
     """
     first = branches[0]
     if all(branch is first for branch in branches):
         return first
-    return Located(table, tuple(branches))
+    return Located(table, tuple(branches), lines)
