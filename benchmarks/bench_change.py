@@ -67,7 +67,7 @@ def shared(*addresses: str) -> Put:
     return pool("shared", *addresses)
 
 
-async def main(port: int, http_port: int) -> None:
+async def main(port: int) -> None:
     """Serve; each line of standard input takes a member away or brings it back, and is timed."""
     store = MemoryStore()
     both = (GOING, "192.0.2.2")
@@ -87,7 +87,7 @@ async def main(port: int, http_port: int) -> None:
         await store.txn((), some)
     ops.clear()
     settings = Settings(
-        id="bench", listen=(f"127.0.0.1:{port}",), http=f"127.0.0.1:{http_port}", data_dir="",
+        id="bench", listen=(f"127.0.0.1:{port}",), http="127.0.0.1:0", data_dir="",
         coordinators=(), not_ready=Duration(600_000),
     )  # fmt: skip
     stop = asyncio.Event()
@@ -141,8 +141,8 @@ def measure(args: argparse.Namespace, folder: Path) -> bool:
     data = folder / "queries"
     order = random.Random(2).sample(range(NAMES), NAMES)
     data.write_bytes(b"".join(struct.pack(">H", len(one)) + one for one in map(wire, order)))
-    port, http_port = free_port(), free_port()
-    command = [sys.executable, str(Path(__file__).resolve()), "serve", str(port), str(http_port)]
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).resolve()), "serve", str(port)]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
             running("ours", command, port, wire(0), 300.0, folder / "log", stdin=subprocess.PIPE)
@@ -181,7 +181,7 @@ def measure(args: argparse.Namespace, folder: Path) -> bool:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        asyncio.run(main(int(sys.argv[2]), int(sys.argv[3])))
+        asyncio.run(main(int(sys.argv[2])))
     else:
         parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
         parser.add_argument("--changes", type=int, default=20)
