@@ -15,7 +15,7 @@ from zlib import crc32
 
 from .cells import Labels
 from .plan import Answers, Hashed, Located, Node, Weighted
-from .table import AnswerTable, Cut, Name, Serving
+from .table import AnswerTable, Cut, Name, Serving, instances_of
 from .territory import ClientSpans, ClientTable
 
 MAGIC = b"GTMTABLE"
@@ -73,7 +73,7 @@ class Handover:
         parts += (_counted(sent.tables), _counted(sent.nodes))
         parts.append(_counted(_slots(old.slots if before is not None else (), table.slots)))
         parts.append(_counted(plans))
-        parts += self._names(old.names if before is not None else {}, table.names)
+        parts += self._names(old.names if before is not None else {}, table)
         parts += self._forgotten(table)
         self._next = (table, generation)
         body = b"".join(parts)
@@ -84,9 +84,13 @@ class Handover:
         assert self._next is not None
         self._table, self._generation = self._next
 
-    def _names(self, old: Mapping[bytes, Name], new: Mapping[bytes, Name]) -> tuple[bytes, bytes]:
-        gone, put = _renamed(old, new)
-        encode, cell = _name, self._cells.name
+    def _names(self, old: Mapping[bytes, Name], table: AnswerTable) -> tuple[bytes, bytes]:
+        gone, put = _renamed(old, table.names)
+        encode, instances, cell_of = _name, instances_of(table), self._cells.name
+
+        def cell(qname: bytes, slot: int) -> int:
+            return cell_of(qname, instances.get(slot, ""))
+
         records = [encode(qname, name, cell) for qname, name in put]
         return _counted([_short(qname) for qname in gone]), _counted(records)
 
@@ -301,7 +305,7 @@ def _same(one: Name, other: Name) -> bool:
     )
 
 
-def _name(qname: bytes, name: Name, cell: Callable[[bytes], int]) -> bytes:
+def _name(qname: bytes, name: Name, cell: Callable[[bytes, int], int]) -> bytes:
     """The record of one name."""
     if name.slot < 0 and name.cut is None and name.above < 0:
         record = bytes((len(qname),)) + qname + _PLAIN.pack(0, name.zone, len(name.rrsets))
@@ -317,7 +321,7 @@ def _name(qname: bytes, name: Name, cell: Callable[[bytes], int]) -> bytes:
     )
     parts = [_short(qname), bytes((flags,)), _U32.pack(name.zone)]
     if name.slot >= 0:
-        parts.append(_U32.pack(name.slot) + _U32.pack(cell(qname)))
+        parts.append(_U32.pack(name.slot) + _U32.pack(cell(qname, name.slot)))
     if name.above >= 0:
         parts.append(_U32.pack(name.above))
     parts.append(_U16.pack(len(name.rrsets)))

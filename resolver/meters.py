@@ -6,6 +6,7 @@ access names alone, up to `MAX_NAMES` of them: what strangers ask makes no label
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -18,8 +19,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from .cells import MAX_INSTANCES, MAX_NAMES
 from .message import name_text
-from .table import AnswerTable, Name
+from .table import AnswerTable, Name, Slot, instances_of
 
 RCODES = (
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "6", "7", "8", "9", "10",
@@ -42,10 +44,8 @@ class Tally:
         return sum(self.outcomes)
 
 
-MAX_NAMES = 1_000
-"""Access names with counts of their own; queries for further ones are counted together."""
 OTHER, NONE = "(other)", "(none)"
-"""Label of the access names beyond the bound, and of names that are no access names."""
+"""Label of what is beyond a bound, and of what is none of those that are counted."""
 
 
 class NameTally:
@@ -57,6 +57,9 @@ class NameTally:
     def __init__(self) -> None:
         self.known: dict[bytes, list[int]] = {}
         """Counts of the names met so far; the query path looks here itself, a call costs more."""
+        self._shared: dict[str, list[int]] = {}
+        self._slots: Sequence[Slot] = ()
+        self._instances: dict[int, str] = {}
         self._other = [0] * (len(RCODES) + 1)
         self._none = [0] * (len(RCODES) + 1)
 
@@ -66,19 +69,34 @@ class NameTally:
         if name is None or name.slot < 0:
             return self._none
         if len(self.known) >= MAX_NAMES:
-            return self._other
+            return self._beyond(table, name.slot)
         self.known[qname] = found = [0] * (len(RCODES) + 1)
         return found
 
-    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, list[int]]]:
-        """(label, counts) of all, after what is no access name of `table` was forgotten."""
+    def _beyond(self, table: AnswerTable, slot: int) -> list[int]:
+        """The counts that the names of an instance share which have none of their own."""
+        if table.slots is not self._slots:
+            self._slots, self._instances = table.slots, instances_of(table)
+        instance = self._instances.get(slot, "")
+        found = self._shared.get(instance)
+        if found is None:
+            if not instance or len(self._shared) >= MAX_INSTANCES:
+                return self._other
+            self._shared[instance] = found = [0] * (len(RCODES) + 1)
+        return found
+
+    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, str, list[int]]]:
+        """(label, instance, counts) of all, after what is no access name now was forgotten."""
         names = table.names if table is not None else {}
         for qname in [known for known in self.known if not _steered(names.get(known))]:
             del self.known[qname]
+        instances = instances_of(table) if table is not None else {}
         for qname, counts in self.known.items():
-            yield name_text(qname), counts
-        yield OTHER, self._other
-        yield NONE, self._none
+            yield name_text(qname), instances.get(names[qname].slot, OTHER), counts
+        for instance, counts in self._shared.items():
+            yield OTHER, instance, counts
+        yield OTHER, OTHER, self._other
+        yield NONE, NONE, self._none
 
 
 def _steered(name: Name | None) -> bool:
@@ -128,17 +146,29 @@ class Counted(Protocol):
 class Named(Protocol):
     """Queries by the access name asked, as `NameTally` has them."""
 
-    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, list[int]]]:
-        """(label, counts)."""
+    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, str, list[int]]]:
+        """(label, instance, counts), a label more than once where several instances share it."""
+
+
+class Steered(Protocol):
+    """What is counted of answers that plans gave."""
+
+    def metrics(self) -> Iterator[Metric]:
+        """The counters by line, pool and address."""
 
 
 class Meters(Collector):
     """The metrics of a resolver, made when they are asked for."""
 
     def __init__(
-        self, standing: Callable[[], Standing], udp: Counted, tcp: Counted, names: Named
+        self,
+        standing: Callable[[], Standing],
+        udp: Counted,
+        tcp: Counted,
+        names: Named,
+        steered: Steered | None = None,
     ) -> None:
-        self.udp, self.tcp, self.names = udp, tcp, names
+        self.udp, self.tcp, self.names, self.steered = udp, tcp, names, steered
         self._standing = standing
 
     def queries(self) -> int:
@@ -165,7 +195,9 @@ class Meters(Collector):
         yield queries
         yield failed
         now = self._standing()
-        yield self._by_name(now.table)
+        yield from self._by_name(now.table)
+        if self.steered is not None:
+            yield from self.steered.metrics()
         reloads = CounterMetricFamily(
             "gtm_resolver_geo_reloads", "Changed geo files by outcome.", labels=("outcome",)
         )
@@ -207,14 +239,22 @@ class Meters(Collector):
         ):
             yield CounterMetricFamily(f"gtm_resolver_{name}", text, value=value)
 
-    def _by_name(self, table: AnswerTable | None) -> Metric:
+    def _by_name(self, table: AnswerTable | None) -> Iterator[Metric]:
         # Not a label "instance": Prometheus keeps that one for whom it scraped.
-        queries = CounterMetricFamily(
-            "gtm_resolver_name_queries", "Queries by access name and rcode.",
-            labels=("name", "rcode"),
-        )  # fmt: skip
-        for label, counts in self.names.rows(table):
-            for rcode, count in zip((*RCODES, "none"), counts, strict=True):
-                if count:
-                    queries.add_metric((label, rcode), count)
-        return queries
+        for what, text, column in (
+            ("name", "Queries by access name and rcode.", 0),
+            ("instance", "Queries by instance asked for and rcode.", 1),
+        ):
+            sums: dict[str, list[int]] = {}
+            for row in self.names.rows(table):
+                label, counts = row[:2][column], row[2]
+                before = sums.get(label)
+                sums[label] = counts if before is None else [*map(operator.add, before, counts)]
+            queries = CounterMetricFamily(
+                f"gtm_resolver_{what}_queries", text, labels=("name", "rcode")
+            )
+            for label, counts in sums.items():
+                for rcode, count in zip((*RCODES, "none"), counts, strict=True):
+                    if count:
+                        queries.add_metric((label, rcode), count)
+            yield queries

@@ -36,7 +36,7 @@ from .cells import (
 from .handover import Handover
 from .message import name_text
 from .native_meter import Loads
-from .table import AnswerTable, Serving, heard, not_ready
+from .table import AnswerTable, Serving, heard, instances_of, not_ready
 from .tcp import TcpLimits
 
 if TYPE_CHECKING:
@@ -275,9 +275,10 @@ class NativeNames:
     def __init__(self, responder: NativeResponder) -> None:
         self._responder = responder
 
-    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, list[int]]]:
-        """(label, counts) of the access names that `table` has, of the others, and of the rest."""
+    def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, str, list[int]]]:
+        """(label, instance, counts) of the access names of `table`, of the others, of the rest."""
         labels = self._responder.labels
+        own_names, shared = labels.names.rows(), labels.instances.rows()
         counts = self._responder.counted(0, labels.end)
         rest = [
             udp + tcp
@@ -286,11 +287,15 @@ class NativeNames:
             )
         ]
         names = table.names if table is not None else {}
-        for qname, first in (*labels.names.items(), (b"", labels.others)):
+        instances = instances_of(table) if table is not None else {}
+        for qname, first in own_names:
             own = counts[first : first + OUTCOMES]
             rest = [max(0, left - one) for left, one in zip(rest, own, strict=True)]
-            if not qname:
-                yield OTHER, own
-            elif (name := names.get(qname)) is not None and name.slot >= 0:
-                yield name_text(qname), own
-        yield NONE, rest
+            name = names.get(qname) if qname is not None else None
+            if qname is not None and name is not None and name.slot >= 0:
+                yield name_text(qname), instances.get(name.slot, OTHER), own
+        for instance, first in shared:
+            own = counts[first : first + OUTCOMES]
+            rest = [max(0, left - one) for left, one in zip(rest, own, strict=True)]
+            yield OTHER, OTHER if instance is None else instance, own
+        yield NONE, NONE, rest

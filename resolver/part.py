@@ -36,6 +36,7 @@ from gtm.tls_meter import CertificateMeter
 from gtm.v1 import operator_pb2
 from gtm.view import Changes, View
 
+from .cells import Labels
 from .compiler import compile_table
 from .follower import Follower
 from .geo_files import GeoFiles
@@ -48,10 +49,12 @@ from .meters import SILENT, Meters, NameTally, Standing, Tally
 from .native import NativeNames, NativeResponder, NativeTally
 from .native_meter import NativeMeter
 from .place import Locator
+from .plan import Met
 from .report import Reporter
 from .responder import Transport, respond
 from .settings import Settings, endpoint, shown
 from .snapshot import SnapshotRefused, SnapshotWriter, load, prepared
+from .steered import SteeredTally
 from .succession import Replacement, Succession
 from .table import AnswerTable, Serving, heard, not_ready
 from .takeover import HTTP, Former, Handed, Inherited, claim, endpoint_of
@@ -145,11 +148,17 @@ class Resolver:
         module = native()
         self.native = NativeResponder(module, self.serving) if module is not None else None
         self._names, over_udp, over_tcp = NameTally(), Tally(), Tally()
+        self.steered = (
+            SteeredTally(Labels())
+            if self.native is None
+            else SteeredTally(self.native.labels, partial(self.native.counted, 0))
+        )
         self.meters = Meters(
             self.standing,
             over_udp if self.native is None else NativeTally(self.native, "udp"),
             over_tcp if self.native is None else NativeTally(self.native, "tcp"),
             self._names if self.native is None else NativeNames(self.native),
+            self.steered,
         )
         limits = TcpLimits(
             connections=settings.tcp_connections,
@@ -429,11 +438,13 @@ class Resolver:
         """The responder over the table of the moment, counted; it never raises."""
         outcomes, draw, now = tally.outcomes, random.getrandbits, time.monotonic
         known, first = self._names.known, self._names.first
+        steered = self.steered.add
 
         def answer(query: bytes, client: bytes) -> bytes | None:
             table = self.follower.table or self._not_ready
+            met: Met = []
             try:
-                reply = respond(table, query, client, transport, now(), draw(64))
+                reply = respond(table, query, client, transport, now(), draw(64), met)
             except Exception:
                 tally.failed += 1
                 if tally.failed == 1:
@@ -443,6 +454,8 @@ class Resolver:
             outcomes[outcome] += 1
             qname = query[12 : query.find(b"\0", 12) + 1].lower()
             (known.get(qname) or first(table, qname))[outcome] += 1
+            if met:
+                steered(met)
             return reply
 
         return answer

@@ -136,6 +136,12 @@ class AnswerTable(Struct, frozen=True, kw_only=True):
         return self.plans[slot.a if family == "ipv4" else slot.aaaa]
 
 
+def instances_of(table: AnswerTable) -> dict[int, str]:
+    """The instance of each slot, by number."""
+    made = table.made
+    return {} if made is None else {slot: name for name, slot in made.slot_of.items()}
+
+
 def heard(table: AnswerTable, now_s: float) -> AnswerTable:
     """The same table, known to be up to date at `now_s` (monotonic)."""
     return replace(table, heard_s=now_s)

@@ -27,19 +27,17 @@ struct Native {
     shared: Arc<Shared>,
     workers: Mutex<Vec<udp::Worker>>,
     tcp: Mutex<Option<tcp::Worker>>,
-    idle: Counters,
+    /// What is counted of queries that Python hands over.
+    own: Arc<Counters>,
 }
 
 #[pymethods]
 impl Native {
     #[new]
     fn new() -> Self {
-        Native {
-            shared: Arc::default(),
-            workers: Mutex::default(),
-            tcp: Mutex::default(),
-            idle: Counters::new(0),
-        }
+        let shared = Arc::<Shared>::default();
+        let own = shared.counter();
+        Native { shared, workers: Mutex::default(), tcp: Mutex::default(), own }
     }
 
     /// Put a hand-over in force; ValueError says why it is refused.
@@ -81,7 +79,7 @@ impl Native {
         let transport = if transport == "tcp" { Transport::Tcp } else { Transport::Udp };
         let mut out = vec![0; MAX_TCP];
         let client = Client::source(client);
-        let one = || respond(&table, &read, client, transport, stale, draw, &self.idle, &mut out);
+        let one = || respond(&table, &read, client, transport, stale, draw, &self.own, &mut out);
         let reply = catch_unwind(AssertUnwindSafe(one))
             .map_err(|_| PyRuntimeError::new_err(first_panic()))?;
         Ok(reply.map(|reply| PyBytes::new(py, &out[..reply.len])))
