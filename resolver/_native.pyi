@@ -1,6 +1,9 @@
 DIGEST: str
 TABLE_VERSION: int
 
+Ranked = tuple[list[tuple[bytes, int, int]], int, int]
+"""The fields of `top.Ranked`."""
+
 class Native:
     """The table and the workers of one resolver (`native/src/python.rs`)."""
 
@@ -41,6 +44,17 @@ class Native:
         """End TCP, and wait for that: what is asked is answered, as far as clients take it soon."""
     def close(self) -> None:
         """End every worker after the batch at hand, and wait for that."""
+    def observe(self, top_every: int, log_every: int) -> None:
+        """Have workers that begin from now on rank one query of `top_every`, log one of `log_every`.
+
+        0 is none.
+        """
+    def logged(
+        self, most: int
+    ) -> list[tuple[float, str, bytes, bytes, int, tuple[int, bytes] | None, bytes, int]]:
+        """Take at most `most` queries out of the log, as the fields of `query_log.Seen`."""
+    def tops(self) -> list[tuple[Ranked, Ranked]]:
+        """The sketches of each worker: of names and of clients."""
     def defect(self) -> str:
         """The first defect that broke a query; "" where none did."""
     def counted(self, cells: int) -> list[int]:

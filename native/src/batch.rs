@@ -5,6 +5,7 @@ use std::mem::{size_of, zeroed};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::counters::{Counters, SILENT};
+use crate::observe::Observer;
 use crate::plan::Client;
 use crate::query::read_query;
 use crate::respond::{respond, Transport};
@@ -94,6 +95,7 @@ impl Buffers {
 pub struct Batch<'w> {
     pub shared: &'w Shared,
     pub counters: &'w Counters,
+    pub observer: &'w Observer,
     pub wildcard: bool,
     /// Whether replies to one client go together.
     pub segments: bool,
@@ -105,7 +107,7 @@ impl Batch<'_> {
     /// Answer the first `count` queries; gives the number of runs of replies.
     #[inline(always)]
     pub fn answer(&self, buffers: &mut Buffers, count: usize, dice: &mut fastrand::Rng) -> usize {
-        let Batch { shared, counters, .. } = *self;
+        let Batch { shared, counters, observer, .. } = *self;
         let table = shared.table();
         let table = &**table;
         let stale = shared.stale(table, monotonic_s());
@@ -139,9 +141,12 @@ impl Batch<'_> {
             };
             let Some(reply) = reply else {
                 counters.count(UDP_CELLS + SILENT);
+                observer.saw(draw, query, client, Transport::Udp, &[]);
                 continue;
             };
             counters.count(UDP_CELLS + u32::from(reply.rcode));
+            let written = &output[begin..begin + reply.len];
+            observer.saw(draw, query, client, Transport::Udp, written);
             begin += reply.len;
             let there = if self.wildcard {
                 from_there(&mut control[at], received[at].msg_hdr.msg_controllen)

@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use pyo3::types::PyBytes;
 
 use crate::connections::Limits;
 use crate::counters::Counters;
+use crate::observe::Seen;
 use crate::plan::Client;
 use crate::query::read_query;
 use crate::respond::{respond, Transport};
 use crate::server::{first_panic, remember_panics, Shared};
+use crate::sketch::{Counted, Sketch};
 use crate::wire::MAX_TCP;
 use crate::{tcp, udp};
 
@@ -29,6 +32,7 @@ struct Native {
     tcp: Mutex<Option<tcp::Worker>>,
     /// What is counted of queries that Python hands over.
     own: Arc<Counters>,
+    log: Mutex<Option<Receiver<Seen>>>,
 }
 
 #[pymethods]
@@ -37,7 +41,13 @@ impl Native {
     fn new() -> Self {
         let shared = Arc::<Shared>::default();
         let own = shared.counter();
-        Native { shared, workers: Mutex::default(), tcp: Mutex::default(), own }
+        Native {
+            shared,
+            workers: Mutex::default(),
+            tcp: Mutex::default(),
+            own,
+            log: Mutex::default(),
+        }
     }
 
     /// Put a hand-over in force; ValueError says why it is refused.
@@ -149,6 +159,35 @@ impl Native {
         self.end_tcp(py)
     }
 
+    /// Have workers that begin from now on rank one query of `top_every`, and log one of
+    /// `log_every`; 0: none.
+    fn observe(&self, top_every: u32, log_every: u32) -> PyResult<()> {
+        *locked(&self.log)? = Some(self.shared.watch.begin(top_every, log_every));
+        Ok(())
+    }
+
+    /// Take at most `most` queries out of the log.
+    fn logged<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Logged<'py>>> {
+        let log = locked(&self.log)?;
+        let taken = log.iter().flat_map(|log| log.try_iter().take(most));
+        Ok(taken.map(|seen| logged(py, &seen)).collect())
+    }
+
+    /// The sketches of each worker: of names and of clients (keys, how often one that is not there
+    /// was seen at most, all queries seen).
+    fn tops<'py>(&self, py: Python<'py>) -> Vec<(Ranked<'py>, Ranked<'py>)> {
+        let mut found = Vec::new();
+        self.shared.watch.tops(|top| {
+            let one = |sketch: &Sketch| (sketch.all(), sketch.missed(), sketch.total());
+            found.push((one(&top.names), one(&top.clients)));
+        });
+        let shown = |(all, missed, total): (Vec<Counted>, u64, u64)| {
+            let row = |one: Counted| (PyBytes::new(py, &one.key), one.count, one.over);
+            (all.into_iter().map(row).collect(), missed, total)
+        };
+        found.into_iter().map(|(names, clients)| (shown(names), shown(clients))).collect()
+    }
+
     /// The first defect that broke a query; "" where none did.
     fn defect(&self) -> &'static str {
         first_panic()
@@ -158,6 +197,41 @@ impl Native {
     fn counted(&self, cells: usize) -> Vec<u64> {
         self.shared.counted(cells)
     }
+}
+
+/// Keys with their counts and by how much those may be too great; at most how often one that is
+/// not there was seen; all that was seen.
+type Ranked<'py> = (Vec<(Bound<'py, PyBytes>, u64, u64)>, u64, u64);
+
+/// Unix seconds, transport, client, name asked, type asked, client subnet (length and address),
+/// front of the reply, octets of the whole.
+type Logged<'py> = (
+    f64,
+    &'static str,
+    Bound<'py, PyBytes>,
+    Bound<'py, PyBytes>,
+    u16,
+    Option<(u8, Bound<'py, PyBytes>)>,
+    Bound<'py, PyBytes>,
+    usize,
+);
+
+fn logged<'py>(py: Python<'py>, seen: &Seen) -> Logged<'py> {
+    let address = |client: Client| match client {
+        Client::V4(address) => PyBytes::new(py, &address.to_be_bytes()),
+        Client::V6(address) => PyBytes::new(py, &address.to_be_bytes()),
+    };
+    let transport = if seen.transport == Transport::Tcp { "tcp" } else { "udp" };
+    (
+        seen.at_s,
+        transport,
+        address(seen.client),
+        PyBytes::new(py, seen.name()),
+        seen.qtype,
+        seen.subnet.map(|(source, network)| (source, address(network))),
+        PyBytes::new(py, seen.reply()),
+        seen.size,
+    )
 }
 
 /// A descriptor of our own for a socket of Python's.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::counters::{Counters, CELLS};
 use crate::load::Loaded;
+use crate::observe::Watch;
 use crate::table::Table;
 
 /// The state shared by the workers of one process.
@@ -15,6 +16,8 @@ pub struct Shared {
     table: ArcSwap<Table>,
     heard_s: AtomicU64,
     counters: Mutex<Vec<Arc<Counters>>>,
+    /// What is sampled of the queries.
+    pub watch: Watch,
     loader: Mutex<Loader>,
 }
 
@@ -56,6 +59,7 @@ impl Default for Shared {
             table: ArcSwap::from(Arc::new(Table::empty())),
             heard_s: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
             counters: Mutex::default(),
+            watch: Watch::default(),
             loader: Mutex::default(),
         }
     }

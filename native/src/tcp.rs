@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::connections::{Admission, Connections, Limits};
 use crate::counters::{Counters, OUTCOMES, SILENT};
+use crate::observe::Observer;
 use crate::plan::Client;
 use crate::query::read_query;
 use crate::respond::{respond, Transport};
@@ -72,6 +73,7 @@ trait Answer {
 struct Responder {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    observer: Observer,
     dice: fastrand::Rng,
 }
 
@@ -82,9 +84,11 @@ impl Answer for Responder {
         let stale = self.shared.stale(&table, monotonic_s());
         let query = read_query(query)?;
         let (draw, counters) = (self.dice.u64(..), &self.counters);
-        let reply = respond(&table, &query, client, Transport::Tcp, stale, draw, counters, out)?;
-        counters.count(TCP_CELLS + u32::from(reply.rcode));
-        Some(reply.len)
+        let reply = respond(&table, &query, client, Transport::Tcp, stale, draw, counters, out);
+        let written = reply.as_ref().map_or(0, |reply| reply.len);
+        self.observer.saw(draw, &query, client, Transport::Tcp, &out[..written]);
+        counters.count(TCP_CELLS + u32::from(reply?.rcode));
+        Some(written)
     }
 }
 
@@ -398,7 +402,8 @@ impl Worker {
     ) -> io::Result<Self> {
         let counters = shared.counter();
         let dice = fastrand::Rng::with_seed(seed);
-        let answer = Responder { shared, counters: counters.clone(), dice };
+        let observer = shared.watch.observer(counters.clone());
+        let answer = Responder { shared, counters: counters.clone(), observer, dice };
         Worker::with(answer, counters, sockets, limits)
     }
 

@@ -33,6 +33,7 @@ pub const FAILED: u32 = 2 * OUTCOMES + 3;
 /// Serve `socket` until `stop` is set.
 pub fn serve(shared: &Shared, socket: &OwnedFd, wildcard: bool, stop: &AtomicBool, seed: u64) {
     let counters = shared.counter();
+    let observer = shared.watch.observer(counters.clone());
     let mut dice = fastrand::Rng::with_seed(seed);
     let mut buffers = Buffers::new(wildcard);
     let fd = socket.as_raw_fd();
@@ -55,14 +56,15 @@ pub fn serve(shared: &Shared, socket: &OwnedFd, wildcard: bool, stop: &AtomicBoo
         }
         let count = count as usize;
         let segments = sender.segments();
-        let mut batch = Batch { shared, counters: &counters, wildcard, segments, careful: false };
+        let (counters, observer) = (&*counters, &observer);
+        let mut batch = Batch { shared, counters, observer, wildcard, segments, careful: false };
         let whole = catch_unwind(AssertUnwindSafe(|| batch.answer(&mut buffers, count, &mut dice)));
         // A query broke the responder: each by itself, so that the others are answered.
         let runs = whole.unwrap_or_else(|_| {
             batch.careful = true;
             batch.answer(&mut buffers, count, &mut dice)
         });
-        sender.send(&mut buffers, runs, &counters);
+        sender.send(&mut buffers, runs, counters);
         buffers.rearm(count, wildcard);
     }
 }
