@@ -11,7 +11,7 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,12 +76,19 @@ def transition(
 class HttpDoor:
     """Serves `/metrics`, `/livez` and `/readyz` on one address.
 
-    `ready()` returns "" when the part is ready, else the reason in words.
+    `ready()` returns "" when the part is ready, else the reason in words. `pages` has further
+    targets and what gives their JSON.
     """
 
-    def __init__(self, ready: Callable[[], str], registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], str],
+        registry: CollectorRegistry = REGISTRY,
+        pages: Mapping[str, Callable[[], Any]] | None = None,
+    ) -> None:
         self._ready = ready
         self._registry = registry
+        self._pages = pages or {}
         self._server: asyncio.Server | None = None
         self._open = 0
 
@@ -109,7 +116,10 @@ class HttpDoor:
             self._server.close()
 
     def _answer(self, target: str) -> tuple[int, bytes, bytes]:
-        match target.partition("?")[0]:
+        path = target.partition("?")[0]
+        if path in self._pages:
+            return 200, b"application/json", json.dumps(self._pages[path]()).encode() + b"\n"
+        match path:
             case "/metrics":
                 return 200, CONTENT_TYPE_LATEST.encode(), generate_latest(self._registry)
             case "/livez":
@@ -118,7 +128,8 @@ class HttpDoor:
                 reason = self._ready()
                 body = f"not ready: {reason}\n" if reason else "ok\n"
                 return (503 if reason else 200), b"text/plain; charset=utf-8", body.encode()
-        return 404, b"text/plain", b"only /metrics, /livez and /readyz are here\n"
+        here = ", ".join(("/metrics", "/livez", *self._pages))
+        return 404, b"text/plain", f"only {here} and /readyz are here\n".encode()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

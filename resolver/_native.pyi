@@ -1,3 +1,5 @@
+from typing import Literal
+
 DIGEST: str
 TABLE_VERSION: int
 
@@ -45,13 +47,15 @@ class Native:
     def close(self) -> None:
         """End every worker after the batch at hand, and wait for that."""
     def observe(self, top_every: int, log_every: int) -> None:
-        """Have workers that begin from now on rank one query of `top_every`, log one of `log_every`.
+        """Have workers that begin from now on rank one query of `top_every`; 0: none.
 
-        0 is none.
+        They log one of `log_every`.
         """
     def logged(
         self, most: int
-    ) -> list[tuple[float, str, bytes, bytes, int, tuple[int, bytes] | None, bytes, int]]:
+    ) -> list[
+        tuple[float, Literal["udp", "tcp"], bytes, bytes, int, tuple[int, bytes] | None, bytes, int]
+    ]:
         """Take at most `most` queries out of the log, as the fields of `query_log.Seen`."""
     def tops(self) -> list[tuple[Ranked, Ranked]]:
         """The sketches of each worker: of names and of clients."""

@@ -28,6 +28,8 @@ CONNECTIONS, REFUSED, EXPIRED, HELD, STARVED, BROKEN = (
     2 * OUTCOMES + more for more in range(8, 14)
 )
 """Of TCP (`native/src/tcp.rs`)."""
+LOG_DROPPED = 2 * OUTCOMES + 14
+"""Of the query log (`native/src/observe.rs`)."""
 FIRST = 64
 """The first cell that is given out by label."""
 CELLS = 1 << 17

@@ -55,7 +55,7 @@ class NativeResponder:
     def __init__(self, module: ModuleType, serving: Serving) -> None:
         self.loads = Loads()
         self.labels = Labels()
-        self._native = module.Native()
+        self.native: Native = module.Native()
         self._handover = Handover(self.labels)
         self._lock = threading.Lock()
         self._broken = False
@@ -75,31 +75,31 @@ class NativeResponder:
 
     def heard(self, table: AnswerTable, at_s: float) -> AnswerTable:
         """`table`, known to be up to date at `at_s`, here and in the native responder."""
-        self._native.heard(at_s)
-        self._native.sweep()
-        if not self._broken and (defect := self._native.defect()):
+        self.native.heard(at_s)
+        self.native.sweep()
+        if not self._broken and (defect := self.native.defect()):
             self._broken = True
             _log.error("a query broke the responder: %s", defect)
         return heard(table, at_s)
 
     def answer(self, query: bytes, client: bytes, transport: str, now: float) -> bytes | None:
         """The reply to one query."""
-        reply: bytes | None = self._native.respond(
+        reply: bytes | None = self.native.respond(
             query, client, transport, now, random.getrandbits(64)
         )
         return reply
 
     def door(self, sockets: Sequence[socket.socket]) -> NativeDoor:
         """The door of one address."""
-        return NativeDoor(self._native, sockets)
+        return NativeDoor(self.native, sockets)
 
     def streams(self, limits: TcpLimits) -> NativeStreams:
         """What serves every address over TCP."""
-        return NativeStreams(self, self._native, limits)
+        return NativeStreams(self, self.native, limits)
 
     def counted(self, first: int, count: int) -> list[int]:
         """The counts of `count` cells from `first` on."""
-        counts: list[int] = self._native.counted(first + count)
+        counts: list[int] = self.native.counted(first + count)
         return counts[first:]
 
     def unsent(self) -> int:
@@ -112,7 +112,7 @@ class NativeResponder:
 
     def close(self) -> None:
         """End the workers."""
-        self._native.close()
+        self.native.close()
 
     def _load(self, table: AnswerTable) -> None:
         begun = time.monotonic()
@@ -127,7 +127,7 @@ class NativeResponder:
             loads.names_bytes,
             loads.tables_bytes,
             loads.loading_s,
-        ) = self._native.load(message)
+        ) = self.native.load(message)
         loads.count += 1
         loads.all_encoding_s += loads.encoding_s
         loads.all_loading_s += loads.loading_s

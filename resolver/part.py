@@ -50,8 +50,10 @@ from .native import NativeNames, NativeResponder, NativeTally
 from .native_meter import NativeMeter
 from .place import Locator
 from .plan import Met
+from .query_log import QueryLog
 from .report import Reporter
 from .responder import Transport, respond
+from .sampling import HALF, LogMeter, NativeSample, Sample, Sampler, top_page
 from .settings import Settings, endpoint, shown
 from .snapshot import SnapshotRefused, SnapshotWriter, load, prepared
 from .steered import SteeredTally
@@ -160,6 +162,13 @@ class Resolver:
             self._names if self.native is None else NativeNames(self.native),
             self.steered,
         )
+        log_every = settings.query_log_sample if settings.query_log else 0
+        self._sampler = Sampler(settings.top_sample, log_every)
+        self.sample: Sample = (
+            self._sampler
+            if self.native is None
+            else NativeSample(self.native, settings.top_sample, log_every)
+        )
         limits = TcpLimits(
             connections=settings.tcp_connections,
             per_client=settings.tcp_per_client,
@@ -224,7 +233,14 @@ class Resolver:
         registry.register(etcd_meters.REGISTRY)
         registry.register(CertificateMeter("resolver", lambda: self.files))
         ProcessCollector(registry=registry)
-        self._door = HttpDoor(self.unready, registry)
+        if self.settings.query_log:
+            log = QueryLog(self.settings.query_log, self.sample.take, lambda: self.follower.table)
+            registry.register(LogMeter(log, self.sample.dropped))
+            log.start()
+            stack.push_async_callback(asyncio.to_thread, log.close)
+        every = self.settings.top_sample
+        pages = {"/debug/top": partial(top_page, self.sample, every)} if every else {}
+        self._door = HttpDoor(self.unready, registry, pages)
         stack.push_async_callback(self._door.close)
         if not given.has(HTTP, *endpoint(self.settings.http, "http")):
             await self._open_http(Inherited())
@@ -436,15 +452,16 @@ class Resolver:
 
     def _answering(self, transport: Transport, tally: Tally) -> Answer:
         """The responder over the table of the moment, counted; it never raises."""
-        outcomes, draw, now = tally.outcomes, random.getrandbits, time.monotonic
+        outcomes, dice, now = tally.outcomes, random.getrandbits, time.monotonic
         known, first = self._names.known, self._names.first
-        steered = self.steered.add
+        steered, sampler = self.steered.add, self._sampler
 
         def answer(query: bytes, client: bytes) -> bytes | None:
             table = self.follower.table or self._not_ready
             met: Met = []
+            draw = dice(64)
             try:
-                reply = respond(table, query, client, transport, now(), draw(64), met)
+                reply = respond(table, query, client, transport, now(), draw, met)
             except Exception:
                 tally.failed += 1
                 if tally.failed == 1:
@@ -456,6 +473,8 @@ class Resolver:
             (known.get(qname) or first(table, qname))[outcome] += 1
             if met:
                 steered(met)
+            if draw % HALF < sampler.below:
+                sampler.saw(time.time(), draw, query, client, transport, reply)
             return reply
 
         return answer

@@ -62,6 +62,21 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=64, description="threads that answer UDP on each address; 0: one a core"),
     ] = 0
+    query_log: Annotated[
+        str,
+        Meta(description="file of a query log of JSON lines; -: standard output; empty: none"),
+    ] = ""
+    query_log_sample: Annotated[
+        int, Meta(ge=1, le=1_000_000_000, description="one query of so many is logged")
+    ] = 100
+    top_sample: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="one query of so many counts for /debug/top; 0: none",
+        ),
+    ] = 64
     edns_buffer: Annotated[
         int, Meta(ge=512, le=4096, description="largest answer over UDP, in bytes")
     ] = 1232

@@ -86,7 +86,7 @@ class Native(Reference):
         self.tally = SteeredTally(self.responder.labels, lambda end: self.responder.counted(0, end))
 
     def ask(self, query: bytes, draw: int) -> None:
-        assert self.responder._native.respond(query, LOCAL, "udp", 100.0, draw) is not None
+        assert self.responder.native.respond(query, LOCAL, "udp", 100.0, draw) is not None
 
     def by_instance(self) -> dict[str, int]:
         return summed(NativeNames(self.responder).rows(self.table))
