@@ -35,6 +35,7 @@ from tests.takeovers import (
     NAME,
     RATE,
     SIDES,
+    Comers,
     Line,
     address_of,
     asked_enough,
@@ -63,17 +64,21 @@ class Row(Struct, frozen=True):
     """Answers with an rcode that no question has."""
     longest_s: float
     read: Counts
+    tcp: int
+    """Connections over TCP, each for one query, that got its answer."""
+    tcp_failed: int
 
     def good(self) -> bool:
         """Whether nothing was lost, and nothing wrong."""
-        return not (self.lost or self.odd or self.read.wrong or self.read.unanswered)
+        failed = self.lost + self.odd + self.read.wrong + self.read.unanswered + self.tcp_failed
+        return not failed
 
     def __str__(self) -> str:
         sent, answered = self.sent + self.read.asked, self.answered + self.read.answered
         lost, wrong = self.lost + self.read.unanswered, self.odd + self.read.wrong
         return (
             f"{self.phase:34} {sent:10,} {answered:10,} {lost:6} {wrong:6} "
-            f"{self.longest_s * 1e3:8.1f}"
+            f"{self.longest_s * 1e3:8.1f} {self.tcp:8,} {self.tcp_failed:8}"
         )
 
 
@@ -125,16 +130,18 @@ class Bench:
         """Do `work` under load; its row."""
         questions = (NAME, FIX, LACKING, *self.more)
         dnsperf = Dnsperf(self.folder, self.line.port, questions, RATE)
-        with self.line.load(picture(self.address, **self.more), READ_RATE) as load:
+        allowed = picture(self.address, **self.more)
+        with self.line.load(allowed, READ_RATE) as load, Comers(self.line.port) as comers:
             try:
                 await asked_enough(load, 400)
                 await work(load)
                 await asked_enough(load, 400)
             finally:
                 counts = await asyncio.to_thread(dnsperf.end)
-        self.rows.append(Row(name, *counts, load.counts()))
+        failed = comers.failures
+        self.rows.append(Row(name, *counts, load.counts(), comers.answered, len(failed)))
         print(self.rows[-1], flush=True)
-        for text in load.told:
+        for text in (*load.told, *failed[:8]):
             print(f"    {text}")
 
     async def take_over(self, count: int) -> None:
@@ -213,7 +220,10 @@ def main() -> int:
     if shutil.which("dnsperf") is None:
         print("dnsperf is needed: apt-get install dnsperf", file=sys.stderr)
         return 2
-    print(f"{'phase':34} {'sent':>10} {'answered':>10} {'lost':>6} {'wrong':>6} {'max ms':>8}")
+    print(
+        f"{'phase':34} {'sent':>10} {'answered':>10} {'lost':>6} {'wrong':>6} {'max ms':>8} "
+        f"{'TCP':>8} {'failed':>8}"
+    )
     return 0 if asyncio.run(bench(args.takeovers, args.names)) else 1
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -206,6 +207,39 @@ class Pipeline:
             assert more, "the connection ended before its answers"
             data += more
         return data
+
+
+class Comers:
+    """`with Comers(port) as comers:` one TCP connection after the other, each for one query."""
+
+    def __init__(self, port: int) -> None:
+        self.answered = 0
+        self.failures: list[str] = []
+        self._port, self._ends = port, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Comers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            try:
+                one = Pipeline(self._port)
+                try:
+                    one.ask(1)
+                    assert ids(one.answers()) == [1]
+                finally:
+                    one.close()
+            except (OSError, AssertionError) as error:
+                self.failures.append(repr(error))
+            else:
+                self.answered += 1
+            self._ends.wait(0.002)
 
 
 def ids(replies: Iterable[bytes]) -> list[int]:

@@ -35,6 +35,7 @@ from tests.takeovers import (
     MANY,
     MODES,
     RATE,
+    Comers,
     Line,
     Pipeline,
     address_of,
@@ -87,7 +88,7 @@ def line(tmp_path: Path, store: EtcdStore, endpoint: str) -> Iterator[Line]:
 
 async def test_resolvers_follow_each_other_under_load_and_no_query_is_lost(line: Line) -> None:
     await line.started(MODES[0])
-    with line.load(picture()) as load:
+    with line.load(picture()) as load, Comers(line.port) as comers:
         for mode in MODES[1:]:
             pipeline = Pipeline(line.port)
             pipeline.ask(PIPELINED)
@@ -107,6 +108,8 @@ async def test_resolvers_follow_each_other_under_load_and_no_query_is_lost(line:
     counts = load.counts()
     assert (counts.unanswered, counts.wrong) == (0, 0), (counts, load.told, line.text())
     assert counts.answered == counts.asked
+    assert comers.failures == []
+    assert comers.answered > 100
     assert len(line.told("left")) == len(line.told("taken over")) == len(MODES) - 1
     assert all(int(str(row["queries"])) > 0 for row in line.told("left"))
 
