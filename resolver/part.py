@@ -279,6 +279,10 @@ class Resolver:
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the DNS doors and say so. Raises StartError."""
+        # What is there now lives long: collections need not walk it again and again. This one takes
+        # a second for a million names: nobody waits for us yet.
+        gc.collect()
+        gc.freeze()
         given = Inherited()
         if self.former is not None:
             given = self.former.sockets
@@ -294,9 +298,6 @@ class Resolver:
         if self.succession is not None:
             self.succession.open()
             stack.push_async_callback(self.succession.close)
-        # What is there now lives long: collections need not walk it again and again.
-        gc.collect()
-        gc.freeze()
         if self.follower.table is None:
             transition(_log, "neither store nor snapshot: answering SERVFAIL", logging.WARNING)
         transition(
