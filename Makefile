@@ -166,7 +166,7 @@ compare-gdnsd: $(VENV)/.dev native  ## our answers and scopes beside gdnsd's (in
 fuzz: $(VENV)/.dev native  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
 
-slow-clients: $(VENV)/.dev native  ## crowds of 10,000 slow TCP clients, by both responders; five minutes
+slow-clients: $(VENV)/.dev native  ## crowds of 10,000 slow TCP clients, by both responders; two minutes
 	GTM_CROWD=10000 $(PYTEST) -q -m '' tests/integration/test_resolver_slow_clients.py
 
 faults: $(VENV)/.dev native  ## every fault by script, in its long form, and the table; a quarter of an hour
