@@ -177,7 +177,7 @@ class Bench:
 
     def _load(self, server: Server, data: Path, seconds: float) -> Load:
         if self.args.load == "dnsperf":
-            return dnsperf(server.port, data, seconds, self.args.window)
+            return dnsperf(server.port, data, seconds, self.args.window, self.args.clients)
         tool = self.tools["dns_load"]
         return own_load(tool, "window", server.port, data, seconds, self.args.window)
 
@@ -199,7 +199,10 @@ class Bench:
         loads: dict[str, list[Load]] = {name: [] for name in (GDNSD, OURS, FLOOR)}
         for _ in range(LATENCY_ROUNDS):
             for name, seen in loads.items():
-                seen.append(own_load(tool, "rate", servers[name].port, data, seconds, rate))
+                load = own_load(tool, "rate", servers[name].port, data, seconds, rate)
+                if load.wrong:
+                    raise SystemExit(f"{name}: {load.wrong} wrong answers at {rate:,.0f} a second")
+                seen.append(load)
         for name, seen in loads.items():
             result.latency[name] = {
                 key: statistics.median(one.latency_us[key] for one in seen)
@@ -216,7 +219,8 @@ class Bench:
                 f"{server.rss_bytes() / MIB:>10,.0f} MiB"
             )
         ours = servers[OURS]
-        _, cpu_s, held = ours.log.read_text().split("\n")[0].split()
+        told = (line.split() for line in ours.log.read_text().splitlines())
+        _, cpu_s, held = next(words for words in told if words[:1] == ["store"])
         print(
             f"of ours, the store in memory: {float(cpu_s):.1f} s of CPU, {int(held) / MIB:,.0f} MiB"
         )
@@ -284,7 +288,8 @@ def summary(results: Sequence[Result]) -> None:
     print(f"{'workload':<48}{'what':<16}{'seen':>8}{'target':>8}")
 
     def row(title: str, what: str, seen: float, target: float, said: str) -> None:
-        print(f"{title:<48}{what:<16}{seen:>8.2f}{target:>8.2f}  {said}")
+        digits = 0 if what.endswith("us") else 3
+        print(f"{title:<48}{what:<16}{seen:>8.{digits}f}{target:>8.{min(digits, 2)}f}  {said}")
 
     for result in results:
         work, samples = result.workload, result.samples
@@ -320,6 +325,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each server in each round")
     parser.add_argument("--window", type=int, default=100, help="queries under way at once")
+    parser.add_argument("--clients", type=int, default=16, help="sockets that dnsperf asks from")
     parser.add_argument("--peers", help="comma-separated; default: all")
     parser.add_argument("--load", choices=("dnsperf", "own"), default="dnsperf")
     parser.add_argument("--no-latency", action="store_true")
@@ -330,7 +336,8 @@ def main() -> None:
     print(
         f"Python {platform.python_version()}, {platform.machine()}, Linux {platform.release()}, "
         f"{os.cpu_count()} cores; {args.rounds} interleaved rounds of {args.seconds:g} s, "
-        f"{args.window} queries under way by {args.load}"
+        f"{args.window} queries under way by {args.load} "
+        f"from {args.clients if args.load == 'dnsperf' else 1} sockets"
     )
     print(f"our responder: {'native' if native() is not None else 'reference'}")
     if (part := others_part()) > QUIET:

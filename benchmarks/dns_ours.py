@@ -22,6 +22,7 @@ from benchmarks import dns_world as world
 from benchmarks.gdnsd_world import LINES, PLACES
 from coordinator.buckets import depth, split
 from gtm import codec, keys
+from gtm.choices import PoolRef
 from gtm.memory import MemoryStore
 from gtm.model import Instance, Record, Rule, Steering, Tier
 from gtm.state import Bucket, Member, PoolState, StoredZone
@@ -66,7 +67,7 @@ def pool(name: str, addresses: tuple[str, ...], weights: tuple[int, ...], down: 
 def rules(pools: dict[str, str]) -> tuple[Rule, ...]:
     """A rule for each line, which leads to one pool."""
     return tuple(
-        Rule(name=f"r{number}", lines=(line,), tiers=(Tier(pools=(name,)),))
+        Rule(name=f"r{number}", lines=(line,), tiers=(Tier(pools=(PoolRef(pool=name),)),))
         for number, (line, name) in enumerate(pools.items())
     )
 
@@ -84,7 +85,7 @@ def small() -> Iterator[Put]:
     yield from zone(world.PLAIN, rows)
     for name in (world.WEIGHTED, world.GEO):
         yield from zone(name, [])
-    addresses, weights = zip(*world.THREE, strict=True)
+    addresses, weights = world.three()
     yield pool("three", addresses, weights)
     for place in PLACES:
         yield pool(place, world.place_addresses(place), world.PLACE_WEIGHTS, world.DOWN)

@@ -127,10 +127,11 @@ def _loaded(command: list[str]) -> str:
     return done.stdout
 
 
-def dnsperf(port: int, data: Path, seconds: float, window: int) -> Load:
-    """Have dnsperf ask the queries in `data`, `window` of them under way."""
+def dnsperf(port: int, data: Path, seconds: float, window: int, clients: int) -> Load:
+    """Have dnsperf ask the queries in `data`, `window` of them under way, from so many sockets."""
     command = ["dnsperf", "-B", "-d", str(data), "-s", "127.0.0.1", "-p", str(port)]
-    command += ["-l", f"{seconds:g}", "-q", str(window), "-b", "1024", "-t", "1"]
+    command += ["-l", f"{seconds:g}", "-q", str(window), "-c", str(clients)]
+    command += ["-b", "1024", "-t", "1"]
     return read_dnsperf(_loaded(command))
 
 

@@ -63,6 +63,11 @@ WORKLOADS = (
 )
 
 
+def three() -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Addresses and weights of the weighted pool, apart."""
+    return tuple(value for value, _ in THREE), tuple(weight for _, weight in THREE)
+
+
 def static_address(number: int) -> str:
     """The one address of a static name."""
     return f"10.{64 | number >> 16}.{number >> 8 & 255}.{number & 255}"
