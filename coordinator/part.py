@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 import gtm
 from gtm import codec, grpc_log, keys, links
-from gtm.errors import GtmError, StartError, StoreDenied, StoreError
+from gtm.errors import GtmError, StartError, StoreDenied, StoreError, StoreUnavailable
 from gtm.etcd import connect
 from gtm.etcd_options import EtcdOptions
 from gtm.names import Names, is_server
@@ -62,6 +62,8 @@ from .tokens import Tokens
 from .trail import Notes, Trail, refused
 from .webhook import Webhook
 
+AGAIN_S = 0.5
+"""Wait before what is stored is read again, where etcd went away during the start."""
 START_PATIENCE_S = 5.0
 """How long a coordinator waits for etcd before it gives up its start."""
 MIN_LEASE_MS = 2_000
@@ -490,7 +492,16 @@ class Coordinator:
     # ---- news of the store ---------------------------------------------------------------------
 
     async def _restore(self) -> None:
-        await self.judge.restore(self._store, lambda: self.mirror.view)
+        """Begin from what the store has; where it is away just now, when it is back."""
+        waited = False
+        while True:
+            try:
+                return await self.judge.restore(self._store, lambda: self.mirror.view)
+            except StoreUnavailable as error:
+                if not waited:
+                    transition(log, "etcd went away during the start", logging.WARNING, cause=error)
+                waited = True
+                await asyncio.sleep(AGAIN_S)
 
     def _changed(self, view: View, changes: Changes, events: tuple[Event, ...]) -> None:
         if self.replicas is not None:

@@ -11,7 +11,7 @@ import pytest
 from coordinator import part
 from coordinator.part import Coordinator
 from coordinator.settings import Settings
-from gtm.errors import GtmError
+from gtm.errors import GtmError, StoreUnavailable
 from gtm.memory import MemoryStore
 
 SETTINGS = Settings(grpc="127.0.0.1:0", http="127.0.0.1:0", id="c1", insecure=True)
@@ -45,6 +45,29 @@ async def test_a_part_that_breaks_during_the_start_ends_the_start(
     monkeypatch.setattr(part.Mirror, "run", broken)
     with pytest.raises(KeyError, match="defect"):
         await asyncio.wait_for(run(MemoryStore(), asyncio.Event()), 5)
+
+
+async def test_a_store_that_goes_away_during_the_start_is_waited_for(
+    run: Any, helpers: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(part, "AGAIN_S", 0.01)
+    store, stop, asked = MemoryStore(), asyncio.Event(), 0
+    sound = store.list
+
+    async def away(prefix: str) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked in (2, 3):
+            raise StoreUnavailable("no answer from the store")
+        return await sound(prefix)
+
+    monkeypatch.setattr(store, "list", away)
+    task = run(store, stop)
+    await helpers.until(lambda: run.made and run.made[0].publisher._took_over)
+    stop.set()
+    await asyncio.wait_for(task, 10)
+    assert asked > 3
+    assert caplog.text.count("etcd went away during the start") == 1
 
 
 async def test_a_part_that_ends_by_itself_ends_the_coordinator_with_an_error(
