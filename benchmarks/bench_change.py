@@ -74,9 +74,10 @@ async def main(port: int) -> None:
     ops = [*zone(ZONE, []), shared(*both)]
     ops += [pool(f"own{number}", f"198.51.100.{number % 250 + 1}") for number in range(RULE_SETS)]
     for number in range(NAMES):
-        lines = (f"network:10.{number % RULE_SETS >> 8}.{number % 256}.0/24",)
+        own = number % RULE_SETS
+        lines = (f"network:10.{own >> 8}.{own & 255}.0/24",)
         rules = (
-            Rule(name="own", lines=lines, tiers=(Tier(pools=(f"own{number % RULE_SETS}",)),)),
+            Rule(name="own", lines=lines, tiers=(Tier(pools=(f"own{own}",)),)),
             Rule(name="all", lines=("default",), tiers=(Tier(pools=("shared",)),)),
         )
         made = Instance(
