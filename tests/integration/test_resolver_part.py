@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import random
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import grpc.aio
 import pytest
@@ -710,3 +713,54 @@ async def test_a_new_geo_file_is_answered_by_and_reported_and_a_wild_one_is_not(
         assert await asker.addresses() == {"192.0.2.1"}
         assert not resolver.standing().geo_refused
         assert hashes[0] != hashes[1] == hashes[2]
+
+
+async def test_a_sample_of_queries_is_ranked_and_logged(
+    settings: Settings, store: MemoryStore, tmp_path: Path
+) -> None:
+    log = tmp_path / "queries"
+    http = free_tcp_port()
+    asker = Asker(settings)
+    watched = replace(
+        settings, http=f"127.0.0.1:{http}", query_log=str(log), query_log_sample=1, top_sample=1
+    )
+    async with running(watched, store):
+        await until(lambda: answering(asker.port))
+        for _ in range(5):
+            assert await asker.addresses() == {"192.0.2.1"}
+        await until(lambda: log.read_text().count(NAME) >= 5)
+        top = json.loads(await asyncio.to_thread(fetched, http, "/debug/top"))
+        shown = (await asyncio.to_thread(fetched, http, "/metrics")).decode()
+    rows = [json.loads(text) for text in log.read_text().splitlines()]
+    asked = [row for row in rows if row["qname"] == NAME]
+    assert {(row["instance"], row["rcode"], *row["answers"]) for row in asked} == {
+        ("shop", "NOERROR", "192.0.2.1")
+    }
+    (name,) = [row for row in top["names"]["top"] if row["name"] == NAME]
+    assert name["queries"] >= 5
+    assert [row["network"] for row in top["clients"]["top"]] == ["127.0.0.0/24"]
+    for counter in (
+        'pool_queries_total{pool="a"}',
+        'address_queries_total{address="192.0.2.1"}',
+        'instance_queries_total{name="shop",rcode="NOERROR"}',
+        "query_log_lines_total",
+    ):
+        (value,) = re.findall(rf"^gtm_resolver_{re.escape(counter)} (\S+)$", shown, re.MULTILINE)
+        assert float(value) >= 5, counter
+
+
+def answering(port: int) -> bool:
+    """Whether somebody listens for DNS over TCP on a port of ours."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_tcp_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def fetched(port: int, path: str) -> bytes:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        found: bytes = answer.read()
+        return found
