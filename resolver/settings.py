@@ -76,7 +76,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             le=1_000_000_000,
             description="one query of so many counts for /debug/top; 0: none",
         ),
-    ] = 64
+    ] = 256
     edns_buffer: Annotated[
         int, Meta(ge=512, le=4096, description="largest answer over UDP, in bytes")
     ] = 1232
