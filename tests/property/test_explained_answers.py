@@ -6,6 +6,7 @@ import ipaddress
 import json
 
 import dnslib
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -17,6 +18,8 @@ from resolver.compiler import compile_table
 from resolver.place import Place
 from resolver.responder import respond
 from tests.worlds import geography, instance, pool, routes, world
+
+pytestmark = pytest.mark.usefixtures("each_responder")
 
 POOLS = {
     "a": pool("192.0.2.1", "192.0.2.2"),

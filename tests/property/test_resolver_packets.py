@@ -7,6 +7,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dnslib
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from resolver.place import Place
 from resolver.responder import respond
 from resolver.table import Serving, heard
 from tests.worlds import LOCAL, Map, instance, pool, records, world
+
+pytestmark = pytest.mark.usefixtures("each_responder")
 
 TABLE = heard(
     compile_table(

@@ -17,6 +17,8 @@ from resolver.responder import Transport, respond
 from resolver.table import AnswerTable, heard
 from tests.worlds import LOCAL, instance, pool, records, world
 
+pytestmark = pytest.mark.usefixtures("each_responder")
+
 STATIC = records(
     ("ns1", "A", ["127.0.0.1"]),
     ("mail", "MX", ["10 ns1"]),

@@ -14,6 +14,8 @@ from resolver.responder import respond
 from resolver.table import AnswerTable, Serving, heard, not_ready
 from tests.worlds import LOCAL, instance, pool, records, routes, world, zone
 
+pytestmark = pytest.mark.usefixtures("each_responder")
+
 STATIC = records(
     ("ns1", "A", ["127.0.0.1"]),
     ("@", "MX", ["10 mail"]),

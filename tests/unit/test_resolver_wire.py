@@ -19,6 +19,8 @@ from resolver.responder import Transport, respond
 from resolver.table import AnswerTable, Serving, heard
 from tests.worlds import LOCAL, Map, instance, pool, records, world
 
+pytestmark = pytest.mark.usefixtures("each_responder")
+
 VIEW = world(
     records={
         "gtm.test": records(

@@ -1,0 +1,163 @@
+"""The native responder beside the reference: the same octets, whatever the table and the packet."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from resolver.compiler import compile_table
+from resolver.place import Unplaced
+from resolver.table import AnswerTable, Serving, heard
+from tests.differential.questions import client, packet
+from tests.differential.worlds import REFUSALS, changed, some_locator, some_world
+from tests.fuzz.datagrams import Datagrams
+from tests.responders import KINDS, Twin, same
+from tests.worlds import LOCAL, instance, pool, records, world
+
+pytestmark = pytest.mark.skipif("native" not in KINDS, reason="no native responder here")
+
+PACKETS = 60
+SERVINGS = (
+    Serving(),
+    Serving(nsid="r1.example", version="v1", server="s1", udp_payload=512),
+    Serving(nsid="n" * 64, idle_s=1e9, udp_payload=4096),
+)
+dice_of = st.integers(0, 2**64 - 1).map(random.Random)
+
+
+def compiled(dice: random.Random) -> AnswerTable:
+    """A random table that compiles."""
+    while True:
+        try:
+            serving = dice.choice(SERVINGS)
+            table = compile_table(some_world(dice), some_locator(dice), serving=serving)
+        except REFUSALS:
+            continue
+        return heard(table, dice.choice((0.0, 0.0, -1e4)))
+
+
+def compare(dice: random.Random, table: AnswerTable, *twins: Twin, count: int = PACKETS) -> None:
+    """Ask all of them `count` packets."""
+    for _ in range(count):
+        data, who, draw = packet(dice), client(dice), dice.getrandbits(64)
+        for twin in twins:
+            same(table, twin, data, who, 0.0, draw)
+
+
+@settings(max_examples=60, deadline=None)
+@given(dice_of)
+def test_random_tables_are_answered_from_alike(dice: random.Random) -> None:
+    table, twin = compiled(dice), Twin()
+    twin.put(table)
+    compare(dice, table, twin)
+
+
+@settings(max_examples=25, deadline=None)
+@given(dice_of)
+def test_changes_handed_over_step_by_step_answer_like_the_whole(dice: random.Random) -> None:
+    table, twin = compiled(dice), Twin()
+    twin.put(table)
+    for _ in range(8):
+        assert table.made is not None
+        locator = some_locator(dice) if dice.random() < 0.15 else table.locator
+        try:
+            table = compile_table(changed(dice, table.made.view), locator, table)
+        except REFUSALS:
+            continue
+        if dice.random() < 0.2:  # a broken message comes before
+            message = twin.handover.message(table)
+            with pytest.raises(ValueError):
+                twin.load(message[: dice.randrange(len(message))])
+            twin.handover.forget()
+        twin.put(table)
+        whole = Twin()
+        whole.put(table)
+        compare(dice, table, twin, whole, count=20)
+
+
+@pytest.mark.parametrize("size", [3, 5, 230])
+def test_answers_around_every_limit_are_cut_alike(size: int) -> None:
+    rows = [(f"t{n}", "TXT", [f'"{m:0{size}}"' for m in range(n)]) for n in range(1, 22)]
+    rows += [(f"m{n}", "MX", [f"{m} host{m}.long-name" for m in range(n)]) for n in (20, 250, 900)]
+    rows += [("far", "CNAME", ["t20"]), ("moved", "DNAME", ["gtm.test."])]
+    rows += [(f"o{n}", "TXT", ['"' + "x" * n + '"']) for n in range(1, 255)]
+    for serving in SERVINGS:
+        view = world(records={"gtm.test": records(*rows)})
+        table, twin = heard(compile_table(view, Unplaced(), serving=serving), 0.0), Twin()
+        twin.put(table)
+        for name, rtype, _ in rows:
+            for payload in (None, 512, 513, 1232, 4096, 65535):
+                for prefix in ("", "t5.moved." if name == "far" else ""):
+                    data = question(f"{prefix}{name}.gtm.test", rtype, payload)
+                    same(table, twin, data, LOCAL, 0.0, 7)
+
+
+def question(name: str, rtype: str, payload: int | None) -> bytes:
+    """A query with EDNS where there is a payload."""
+    import dns.message
+
+    return dns.message.make_query(
+        name, rtype, id=1, use_edns=None if payload is None else 0, payload=payload or 0
+    ).to_wire()
+
+
+@pytest.mark.parametrize("count", [900, 1500, 3500])
+def test_names_behind_the_reach_of_pointers_are_written_alike(count: int) -> None:
+    rows = [
+        ("mail", "MX", [f"{n} mx{n}.some.where" for n in range(count)]),
+        ("other", "SRV", [f"1 {n} 80 mx{n}.some.where" for n in range(count)]),
+        *((f"c{n}", "CNAME", [f"c{n + 1}" if n < 7 else "mail"]) for n in range(8)),
+        ("sub", "NS", [f"ns{n}.sub" for n in range(count // 4)]),
+        *((f"ns{n}.sub", "A", [f"192.0.2.{n % 250}"]) for n in range(count // 4)),
+    ]
+    view = world(records={"gtm.test": records(*rows)})
+    try:
+        table = heard(compile_table(view, Unplaced()), 0.0)
+    except ValueError:
+        pytest.fail("the table is too large for its own bounds")
+    twin = Twin()
+    twin.put(table)
+    for name in ("mail", "other", "c0", "c3", "x.sub", "sub"):
+        for rtype in ("MX", "SRV", "A", "NS"):
+            same(table, twin, question(f"{name}.gtm.test", rtype, 4096), LOCAL, 0.0, 3)
+
+
+def test_the_packets_of_the_fuzzer_are_answered_alike() -> None:
+    target, twins = Datagrams(), [Twin() for _ in range(6)]
+    for twin, table in zip(twins, target._tables, strict=True):
+        twin.put(table)
+    for number in range(3_000):
+        data, who, draw, which = target.make(random.Random(f"twins:{number}"))
+        same(target._tables[which], twins[which], data, who, 0.0, draw)
+
+
+def test_what_is_not_used_any_more_is_forgotten() -> None:
+    rule = ("w", ["near", "default"], [["a"]])
+    from gtm.model import ClientLine
+
+    lines = {"near": ClientLine(networks=("172.16.0.0/12",))}
+    view = world(
+        pools={"a": pool("192.0.2.1")},
+        lines=lines,
+        instances={"i": instance(rule, ("o", ["default"], [["a"]]), access_names=["i.gtm.test"])},
+    )
+    table, twin = compile_table(view, Unplaced()), Twin()
+    most = (0, 0, 0)
+    for step in range(10_000):
+        address = f"192.0.{step >> 8 & 255}.{step & 255}"
+        view = replace(view, pools={"a": pool(address)}, revision=step + 2)
+        if step % 10 == 0:
+            near = ClientLine(networks=(f"172.{step // 10 % 256}.0.0/16",))
+            view = replace(view, lines={"near": near})
+        table = compile_table(view, Unplaced(), table)
+        twin.put(table)
+        most = max(most[0], twin.sizes[0]), max(most[1], twin.sizes[1]), max(most[2], twin.sizes[2])
+    names, nodes, tables = most
+    assert names == len(table.names)
+    assert nodes <= 3_000
+    assert tables <= 600
+    assert twin.native.sweep() == 0
