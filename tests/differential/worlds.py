@@ -122,8 +122,8 @@ def some_records(dice: random.Random) -> Any:
             many = [f'"{n:0{size}}"' for n in range(dice.choice((2, 4, 5, 6, 18, 250)))]
             rows.append((host, "TXT", many))
         else:
-            for rtype in dice.sample(sorted(DATA), dice.randint(1, 4)):
-                rows.append((host, rtype, list(DATA[rtype])))
+            kinds = dice.sample(sorted(DATA), dice.randint(1, 4))
+            rows += [(host, rtype, list(DATA[rtype])) for rtype in kinds]
     return records(*rows)
 
 
