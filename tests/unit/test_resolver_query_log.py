@@ -93,6 +93,7 @@ def test_a_line_says_who_asked_what_and_what_was_answered() -> None:
             {"qname": "\\034\\092\\010\\027\\233\\000.test", "rcode": "REFUSED"},
         ),
     ],
+    ids=["an IPv6 address", "a name that is not there", "no question", "odd characters"],
 )
 def test_whatever_is_asked_makes_a_line(
     query: bytes, client: bytes, wanted: dict[str, Any]
