@@ -17,7 +17,7 @@ REFERENCE := $(wildcard tests/unit/test_resolver_*.py tests/integration/test_res
 .PHONY: help venv venv-dev native native-clean check-native suite system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
 	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz slow-clients faults soak torture \
-	simulate simulate-mutants takeover clean
+	simulate simulate-mutants takeover differential clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -163,6 +163,11 @@ bench-agent: $(VENV)/.dev  ## the agent's probes beside blackbox_exporter's and 
 
 compare-gdnsd: $(VENV)/.dev native  ## our answers and scopes beside gdnsd's (install it first): QUERIES=10000 SEED=random
 	$(BIN)/python benchmarks/compare_gdnsd.py --queries $(QUERIES) --seed $(SEED)
+
+PACKETS ?= 1000000
+
+differential: $(VENV)/.dev native  ## both responders, the same octets for each of PACKETS=1000000 packets: SEED=random
+	GTM_NATIVE=require $(BIN)/python -m tests.differential.long --packets $(PACKETS) --seed $(SEED)
 
 fuzz: $(VENV)/.dev native  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
