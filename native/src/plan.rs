@@ -8,6 +8,7 @@ use blake2::digest::consts::U8;
 use blake2::{Blake2b, Digest};
 
 use crate::counters::Counters;
+use crate::table::prefetch;
 
 /// Into so many buckets a `Hashed` node parts the networks of clients.
 pub const BUCKETS: usize = 1 << 14;
@@ -348,6 +349,7 @@ impl<T: Address> Spans<T> {
         if !self.index.is_empty() {
             if let Some(bucket) = address.bucket(self.bits) {
                 range = self.index[bucket] as usize..self.index[bucket + 1] as usize;
+                self.ask_ahead(range.start);
             }
         }
         let first = range.start;
@@ -358,6 +360,16 @@ impl<T: Address> Spans<T> {
             Classes::Four(all) => all[after - 1],
         };
         (after, class)
+    }
+
+    /// Ask the memory for the class of a span near `at`, while its beginning is looked for.
+    #[inline(always)]
+    fn ask_ahead(&self, at: usize) {
+        match &self.classes {
+            Classes::One(all) => all.get(at).map_or((), prefetch),
+            Classes::Two(all) => all.get(at).map_or((), prefetch),
+            Classes::Four(all) => all.get(at).map_or((), prefetch),
+        }
     }
 
     fn size(&self) -> usize {

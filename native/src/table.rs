@@ -364,8 +364,9 @@ fn shard_of(hash: u64, bits: u32) -> usize {
     (hash >> 50) as usize & ((1 << bits) - 1)
 }
 
+/// Ask the memory for a place that is read soon.
 #[inline(always)]
-fn prefetch<T>(place: &T) {
+pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing that the program sees, and the place exists.
     unsafe {

@@ -3,11 +3,13 @@
 //! Several workers share an address by SO_REUSEPORT; who opens the sockets is Python's business.
 
 use std::io;
-use std::mem::size_of;
+use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::thread::JoinHandleExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::batch::{Batch, Buffers, Sender};
 use crate::counters::OUTCOMES;
@@ -15,8 +17,13 @@ use crate::server::Shared;
 
 /// Datagrams in one batch.
 pub const BATCH: usize = 64;
-/// How long a worker sleeps before it looks whether it shall end, in milliseconds.
-pub const LOOK_MS: i64 = 250;
+/// How long a worker that may not block sleeps before it looks whether it shall end, in
+/// milliseconds.
+const LOOK_MS: i32 = 250;
+/// From call to call to a worker that shall end and may be about to block.
+const AGAIN: Duration = Duration::from_millis(2);
+/// What gets a worker out of the kernel: nobody minds it otherwise, as its default is to be ignored.
+const CALL: i32 = libc::SIGURG;
 /// Cells of queries over UDP by outcome.
 pub const UDP_CELLS: u32 = 0;
 /// Cells of queries over TCP by outcome.
@@ -50,7 +57,7 @@ pub fn serve(shared: &Shared, socket: &OwnedFd, wildcard: bool, stop: &AtomicBoo
             )
         };
         if count <= 0 {
-            // Time to look at `stop`, or an ICMP error about an earlier answer.
+            // A call to end, or an ICMP error about an earlier answer.
             wait_if_empty(fd);
             continue;
         }
@@ -76,8 +83,23 @@ fn wait_if_empty(fd: i32) {
     if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock {
         let mut one = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: one entry, which lives through the call.
-        unsafe { libc::poll(&mut one, 1, LOOK_MS as i32) };
+        unsafe { libc::poll(&mut one, 1, LOOK_MS) };
     }
+}
+
+/// Have `CALL` interrupt what a thread waits for, and do nothing else.
+fn hear_calls() -> io::Result<()> {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: an action that is all zero but for its function, which does nothing, is a whole one.
+    let done = unsafe {
+        let mut action: libc::sigaction = zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        libc::sigaction(CALL, &action, std::ptr::null_mut())
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// A thread that serves one socket.
@@ -87,14 +109,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Begin to serve `socket`, which is made to block for `LOOK_MS` at most.
+    /// Begin to serve `socket`, which is made to block without end: a time-out would cost a timer
+    /// each time that there is nothing to read.
     pub fn start(
         shared: Arc<Shared>,
         socket: OwnedFd,
         wildcard: bool,
         seed: u64,
     ) -> io::Result<Self> {
-        let wait = libc::timeval { tv_sec: 0, tv_usec: LOOK_MS * 1000 };
+        let forever = libc::timeval { tv_sec: 0, tv_usec: 0 };
         // SAFETY: the descriptor is ours, and the option's value lives through the call.
         let done = unsafe {
             let flags = libc::fcntl(socket.as_raw_fd(), libc::F_GETFL);
@@ -103,13 +126,14 @@ impl Worker {
                 socket.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_RCVTIMEO,
-                (&raw const wait).cast(),
+                (&raw const forever).cast(),
                 size_of::<libc::timeval>() as _,
             )
         };
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
+        hear_calls()?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::Builder::new()
@@ -121,12 +145,25 @@ impl Worker {
     /// Have it end after the batch at hand.
     pub fn end(&self) {
         self.stop.store(true, Relaxed);
+        self.call();
     }
 
-    /// Wait until it has ended.
+    /// Wait until it has ended; only after `end`.
     pub fn join(&mut self) {
+        // A call that came just before the worker blocked was in vain.
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            self.call();
+            std::thread::sleep(AGAIN);
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+
+    fn call(&self) {
+        if let Some(thread) = &self.thread {
+            // SAFETY: the thread was not joined yet, so its name is good.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), CALL) };
         }
     }
 }
