@@ -21,6 +21,8 @@ const STRIDE: usize = MAX_QUERY + 1 + 127;
 const CONTROL: usize = 64;
 /// From so many names on it pays to ask the memory in advance.
 const MANY_NAMES: usize = 4096;
+/// From so many queries in a batch on it does: one waits for its own memory in any case.
+const MANY_QUERIES: usize = 4;
 
 /// Octets of the order from where to send, the longest (IPv6).
 const ORDER: usize = 40;
@@ -112,7 +114,7 @@ impl Batch<'_> {
         let table = &**table;
         let stale = shared.stale(table, monotonic_s());
         let Buffers { input, output, peers, control, received, runs, .. } = buffers;
-        if table.names.len() > MANY_NAMES {
+        if count >= MANY_QUERIES && table.names.len() > MANY_NAMES {
             ask_ahead(table, input, &received[..count]);
         }
         let (mut replies, mut begin) = (0, 0);

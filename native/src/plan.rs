@@ -281,8 +281,9 @@ impl Address for u128 {
     }
 }
 
-/// The bits of the greatest index in front of spans.
-const MAX_INDEX_BITS: u32 = 16;
+/// The bits of the greatest index in front of spans. Measured over real country data: with 16 the
+/// index itself falls out of the cache, with 12 the search behind it takes longer.
+const MAX_INDEX_BITS: u32 = 14;
 
 /// An address space in spans of equal class; an index in front of them saves most of the search.
 #[derive(Debug)]
