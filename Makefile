@@ -16,7 +16,7 @@ REFERENCE := $(wildcard tests/unit/test_resolver_*.py tests/integration/test_res
 
 .PHONY: help venv venv-dev native native-clean check-native suite system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
-	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz slow-clients faults soak torture \
+	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz fuzz-native slow-clients faults soak torture \
 	simulate simulate-mutants takeover differential clean
 
 help:  ## this list
@@ -172,6 +172,16 @@ differential: $(VENV)/.dev native  ## both responders, the same octets for each 
 fuzz: $(VENV)/.dev native  ## a million datagrams and more that nobody should send; about an hour
 	$(BIN)/python -m tests.fuzz.long
 
+SECONDS ?= 60
+
+# Needs a nightly toolchain and cargo-fuzz. The table and the seeds are made anew, corpora are kept.
+fuzz-native: $(VENV)/.dev  ## the native responder under cargo-fuzz and AddressSanitizer: SECONDS=60 each of 4 targets
+	$(BIN)/python -m tests.fuzz.seeds native/fuzz/seeds
+	cd native && for target in datagram tcp_stream ecs load; do mkdir -p fuzz/corpus/$$target && \
+	  GTM_FUZZ_TABLE=$$PWD/fuzz/seeds/table $(CARGO) +nightly fuzz run $$target \
+	  fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	  -max_total_time=$(SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; done
+
 slow-clients: $(VENV)/.dev native  ## crowds of 10,000 slow TCP clients, by both responders; two minutes
 	GTM_CROWD=10000 $(PYTEST) -q -m '' tests/integration/test_resolver_slow_clients.py
 
@@ -204,4 +214,4 @@ simulate-mutants: $(VENV)/.dev  ## rules broken on purpose, and the seed that fi
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-	  native/target resolver/_native*.so
+	  native/target native/fuzz/target native/fuzz/seeds resolver/_native*.so
