@@ -82,13 +82,16 @@ impl Loaded {
                 self.generation
             ));
         }
+        let generation = short(reader.u64())?;
+        if generation <= base {
+            return Err(format!("its generation is {generation}, no later than {base}"));
+        }
         let fresh = Loaded::default();
         let before = if whole { &fresh } else { self };
-        before.changed(&mut reader)
+        before.changed(generation, &mut reader)
     }
 
-    fn changed(&self, reader: &mut Reader<'_>) -> Made<Loaded> {
-        let generation = short(reader.u64())?;
+    fn changed(&self, generation: u64, reader: &mut Reader<'_>) -> Made<Loaded> {
         let revision = short(reader.u64())?;
         let ready = short(reader.u8())? == 1;
         let old = &self.table;
@@ -118,8 +121,9 @@ impl Loaded {
         let slots = read_slots(reader, &old.slots)?;
         let plans = read_plans(reader, &old.plans, &nodes)?;
         check_slots(&slots, plans.len())?;
-        let names = read_names(reader, &old.names, zones.len(), slots.len())?;
-        if !names.fit(zones.len(), slots.len()) {
+        let names = read_names(reader, &old.names, &zones, slots.len())?;
+        let same = old.zones.iter().zip(zones.iter()).all(|(one, other)| one.name == other.name);
+        if !names.fit(zones.len(), slots.len()) || !(same || names.lie_in(&zones)) {
             return Err("a change takes the zone of a name away".into());
         }
         for _ in 0..short(reader.u32())? {
@@ -302,7 +306,7 @@ fn read_leaf(reader: &mut Reader<'_>) -> Made<Leaf> {
     if leaf.wire.len() > MAX_RRSET || !are_records(&leaf.wire, usize::from(count)) {
         return Err("a leaf with records that are none".into());
     }
-    if !(-1..=15).contains(&rcode) || leaf.extended.len() > 64 {
+    if !(-1..=15).contains(&rcode) || leaf.extended.len() > 64 || !are_options(&leaf.extended) {
         return Err("a leaf with an error that is none".into());
     }
     if leaf.alias().is_some_and(|target| !is_name(target)) {
@@ -375,7 +379,7 @@ fn check_slots(slots: &Chunks<Slot>, plans: usize) -> Made<()> {
     Ok(())
 }
 
-fn read_names(reader: &mut Reader<'_>, old: &Names, zones: usize, slots: usize) -> Made<Names> {
+fn read_names(reader: &mut Reader<'_>, old: &Names, zones: &[Zone], slots: usize) -> Made<Names> {
     let mut gone = Vec::new();
     for _ in 0..short(reader.u32())? {
         gone.push(short(reader.short())?);
@@ -393,4 +397,138 @@ fn read_names(reader: &mut Reader<'_>, old: &Names, zones: usize, slots: usize) 
     }
     let made = if old.is_empty() { Names::new(&put) } else { old.with(&put, &gone) };
     made.ok_or_else(|| "a name that stands twice".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZONES: [&[u8]; 2] = [b"\x04test\0", b"\x05other\0"];
+    const NAME: &[u8] = b"\x01a\x04test\0";
+    const NO_SETS: &[u8] = &[0, 0];
+
+    /// What a message changes; all of the table where `base` is 0.
+    #[derive(Clone, Copy, Default)]
+    struct Change<'c> {
+        base: u64,
+        generation: u64,
+        zones: &'c [&'c [u8]],
+        nodes: &'c [&'c [u8]],
+        put: &'c [&'c [u8]],
+    }
+
+    impl Change<'_> {
+        fn message(&self) -> Vec<u8> {
+            let mut body = vec![u8::from(self.base == 0)];
+            for number in [self.base, self.generation, 1] {
+                body.extend(number.to_le_bytes());
+            }
+            body.extend([1, 0, u8::from(!self.zones.is_empty())]);
+            if !self.zones.is_empty() {
+                body.extend((self.zones.len() as u32).to_le_bytes());
+            }
+            for name in self.zones {
+                body.push(name.len() as u8);
+                body.extend_from_slice(name);
+                body.extend([0; 6]);
+            }
+            let counted = |body: &mut Vec<u8>, all: &[&[u8]]| {
+                body.extend((all.len() as u32).to_le_bytes());
+                all.iter().for_each(|one| body.extend_from_slice(one));
+            };
+            for all in [&[], self.nodes, &[], &[], &[], self.put, &[], &[]] {
+                counted(&mut body, all);
+            }
+            let mut made = MAGIC.to_vec();
+            made.extend(VERSION.to_le_bytes());
+            made.extend(crc32fast::hash(&body).to_le_bytes());
+            made.extend((body.len() as u64).to_le_bytes());
+            made.extend(body);
+            made
+        }
+
+        fn on(&self, before: &Loaded) -> Made<Loaded> {
+            before.with(&self.message())
+        }
+    }
+
+    fn loaded() -> Loaded {
+        let name = record(NAME, 0, 0, &[NO_SETS]);
+        let whole = Change { generation: 1, zones: &ZONES, put: &[&name], ..Change::default() };
+        whole.on(&Loaded::default()).unwrap()
+    }
+
+    fn record(name: &[u8], flags: u8, zone: u32, parts: &[&[u8]]) -> Vec<u8> {
+        let head = [&[name.len() as u8], name, &[flags], &zone.to_le_bytes()[..]].concat();
+        [head, parts.concat()].concat()
+    }
+
+    fn put(name: &[u8]) -> Made<()> {
+        let change = Change { base: 1, generation: 2, put: &[name], ..Change::default() };
+        change.on(&loaded()).map(drop)
+    }
+
+    #[test]
+    fn a_generation_that_is_no_later_than_its_base_is_refused() {
+        let change = Change { base: 1, ..Change::default() };
+        assert!(Change { generation: 2, ..change }.on(&loaded()).is_ok());
+        for generation in [0, 1] {
+            assert!(Change { generation, ..change }.on(&loaded()).is_err());
+        }
+        assert!(Change { zones: &ZONES, ..Change::default() }.on(&loaded()).is_err());
+    }
+
+    #[test]
+    fn a_name_lies_in_its_zone_and_the_zone_above() {
+        put(&record(NAME, 0, 0, &[NO_SETS])).unwrap();
+        put(&record(NAME, 8, 0, &[&[0; 4], NO_SETS])).unwrap();
+        put(&record(NAME, 0, 1, &[NO_SETS])).unwrap_err();
+        put(&record(NAME, 8, 0, &[&[1, 0, 0, 0], NO_SETS])).unwrap_err();
+        put(&record(b"\x05xtest\0", 0, 0, &[NO_SETS])).unwrap_err();
+    }
+
+    #[test]
+    fn zones_that_change_their_places_take_names_along_or_are_refused() {
+        let (first, second) = (ZONES[0], ZONES[1]);
+        let turned =
+            Change { base: 1, generation: 2, zones: &[second, first], ..Change::default() };
+        assert!(turned.on(&loaded()).is_err());
+        let moved = record(NAME, 0, 1, &[NO_SETS]);
+        assert!(Change { put: &[&moved], ..turned }.on(&loaded()).is_ok());
+    }
+
+    #[test]
+    fn glue_has_the_length_that_it_says() {
+        let cut = [&[0; 4][..], &[NAME.len() as u8], NAME, &[1, 0, 1, 0, 1, 0]].concat();
+        for (length, fits) in [(4, true), (3, false), (5, false)] {
+            let glue = [0, 1, 0, 1, 0, 0, 0, 60, 0, length, 192, 0, 2, 1];
+            let made = put(&record(NAME, 4, 0, &[NO_SETS, &cut, &[0, 0, 14, 0], &glue]));
+            assert_eq!(made.is_ok(), fits, "{made:?}");
+        }
+    }
+
+    #[test]
+    fn an_extended_error_is_made_of_whole_options() {
+        for (option, fits) in [
+            (&b"\0\x0f\0\x02\0\x03"[..], true),
+            (b"\0\x0f\0\x03\0\x03", false),
+            (b"\0\x0f\0\x01\0\x03", false),
+            (b"\0\x0f", false),
+        ] {
+            let node =
+                [&[9, 0, 0, 0, 0, 0, 0, 0][..], &[0; 10], &[option.len() as u8], option].concat();
+            let node = [&node[..], &[0, 0]].concat();
+            let change = Change { base: 1, generation: 2, nodes: &[&node], ..Change::default() };
+            assert_eq!(change.on(&loaded()).is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn a_cell_that_no_outcome_can_be_added_to_is_refused() {
+        let beyond = record(NAME, 1, 0, &[&[0; 4], &(u32::MAX - 1).to_le_bytes(), NO_SETS]);
+        let error = check_record(&beyond, &loaded().table.zones, 1).unwrap_err();
+        assert!(error.contains("cell"), "{error}");
+        let none = record(NAME, 1, 0, &[&[0; 4], &[255; 4], NO_SETS]);
+        check_record(&none, &loaded().table.zones, 1).unwrap();
+    }
 }

@@ -768,18 +768,6 @@ fn referral<'t>(trail: &Trail<'_>, cut: &Cut<'_>, out: &mut Out<'_>) -> Found<'t
     }
 }
 
-/// Whether `name`, in whatever case, is `suffix` or ends with it, label by label.
-fn is_below(name: &[u8], suffix: &[u8]) -> bool {
-    let mut at = 0;
-    while name.len() - at > suffix.len() {
-        at += usize::from(name[at]) + 1;
-        if at > name.len() {
-            return false;
-        }
-    }
-    same_name(&name[at..], suffix)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use crate::counters::{NOTHING, OUTCOMES};
 use crate::plan::Node;
 use crate::wire::*;
 
@@ -294,6 +295,15 @@ impl Names {
             .all(|shard| shard.ends.0 as usize <= zones && shard.ends.1 as usize <= slots)
     }
 
+    /// Whether every name, of which `fit` holds, ends with the name of its zone.
+    pub fn lie_in(&self, zones: &[Zone]) -> bool {
+        self.shards.iter().flat_map(|shard| shard.records()).all(|(_, record)| {
+            let name = name_of(record);
+            let head = NameRef { rest: &record[1 + name.len()..] }.head();
+            lies_in(name, &head, zones)
+        })
+    }
+
     /// Names.
     pub fn len(&self) -> usize {
         self.count
@@ -451,7 +461,7 @@ impl<'t> NameRef<'t> {
         Head::read(&mut Reader(self.rest)).unwrap_or(Head {
             zone: 0,
             slot: None,
-            meter: crate::counters::NOTHING,
+            meter: NOTHING,
             absent: false,
             above: None,
             flags: 0,
@@ -466,7 +476,7 @@ impl<'t> Head<'t> {
     fn read(reader: &mut Reader<'t>) -> Option<Self> {
         let flags = reader.u8()?;
         let zone = reader.u32()?;
-        let (mut slot, mut meter) = (None, crate::counters::NOTHING);
+        let (mut slot, mut meter) = (None, NOTHING);
         if flags & HAS_SLOT != 0 {
             slot = Some(reader.u32()?);
             meter = reader.u32()?;
@@ -626,8 +636,14 @@ pub fn record_size(data: &[u8]) -> Option<usize> {
     Some(data.len() - reader.0.len())
 }
 
+/// Whether `name` ends with the names of its zone and of the zone above.
+fn lies_in(name: &[u8], head: &Head<'_>, zones: &[Zone]) -> bool {
+    let within = |zone: u32| zones.get(zone as usize).is_some_and(|it| is_below(name, &it.name));
+    within(head.zone) && head.above.is_none_or(within)
+}
+
 /// Check a record that `record_size` found whole; says what is wrong with it.
-pub fn check_record(record: &[u8], zones: usize, slots: usize) -> Result<(), &'static str> {
+pub fn check_record(record: &[u8], zones: &[Zone], slots: usize) -> Result<(), &'static str> {
     let name = name_of(record);
     if !is_name(name) || name.iter().any(u8::is_ascii_uppercase) {
         return Err("a name that is none in lower case");
@@ -637,12 +653,15 @@ pub fn check_record(record: &[u8], zones: usize, slots: usize) -> Result<(), &'s
     if head.flags & !FLAGS != 0 {
         return Err("a name with unknown flags");
     }
-    if head.zone as usize >= zones || head.above.is_some_and(|zone| zone as usize >= zones) {
-        return Err("a name in a zone that does not exist");
+    if !lies_in(name, &head, zones) {
+        return Err("a name in a zone that does not exist, or is none of its");
     }
     if head.slot.is_some_and(|slot| slot as usize >= slots) || (head.absent && head.slot.is_none())
     {
         return Err("a name of an instance that does not exist");
+    }
+    if head.meter != NOTHING && head.meter > NOTHING - OUTCOMES {
+        return Err("a cell to count in that is none");
     }
     let mut reader = Reader(head.rest);
     let ds = usize::from(head.flags & HAS_DS != 0);
@@ -668,8 +687,10 @@ pub fn check_record(record: &[u8], zones: usize, slots: usize) -> Result<(), &'s
         if cut.name.iter().any(u8::is_ascii_uppercase) || cut.name != name {
             return Err("a delegation of another name");
         }
-        if cut.glue().any(|(server, rest)| server >= servers || rest.len() < 10) {
-            return Err("glue of no server");
+        let whole =
+            |rest: &[u8]| u16_at(rest, 8).is_some_and(|size| rest.len() == 10 + usize::from(size));
+        if cut.glue().any(|(server, rest)| server >= servers || !whole(rest)) {
+            return Err("glue of no server, or that is no record");
         }
     }
     Ok(())

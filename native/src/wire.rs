@@ -157,6 +157,18 @@ pub fn is_name(data: &[u8]) -> bool {
     name_size(data) == Some(data.len())
 }
 
+/// Whether `name`, in whatever case, is `suffix` or ends with it, label by label.
+pub fn is_below(name: &[u8], suffix: &[u8]) -> bool {
+    let mut at = 0;
+    while name.len() - at > suffix.len() {
+        at += usize::from(name[at]) + 1;
+        if at > name.len() {
+            return false;
+        }
+    }
+    same_name(&name[at..], suffix)
+}
+
 /// (type, RDATA) of each record of a ready set, in order; None stands for the end.
 ///
 /// The set was checked when it was loaded; what is not a record set ends early.
@@ -195,6 +207,18 @@ pub fn are_records(wire: &[u8], count: usize) -> bool {
         found += 1;
     }
     at == wire.len() && found == count
+}
+
+/// Whether `octets` are whole EDNS options behind each other (RFC 6891, section 6.1.2), maybe none.
+pub fn are_options(octets: &[u8]) -> bool {
+    let mut at = 0;
+    while at < octets.len() {
+        let Some(length) = u16_at(octets, at + 2) else {
+            return false;
+        };
+        at += 4 + usize::from(length);
+    }
+    at == octets.len()
 }
 
 #[cfg(test)]
