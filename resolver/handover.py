@@ -46,12 +46,12 @@ class Handover:
     def __init__(self, labels: Labels | None = None) -> None:
         self._cells = labels if labels is not None else Labels()
         self._number = 0
+        self._generation = 0
         self.forget()
 
     def forget(self) -> None:
-        """Send everything next time."""
+        """Send everything next time; generations go on, so that no older change fits on it."""
         self._table: AnswerTable | None = None
-        self._generation = 0
         self._nodes: dict[int, tuple[int, Node]] = {}
         self._tables: dict[int, tuple[int, ClientTable]] = {}
         self._kept = 0
