@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from gtm.model import ClientLine
 from resolver.compiler import compile_table
+from resolver.handover import SPARE_NODES
 from resolver.place import Unplaced
 from resolver.table import AnswerTable, Serving, heard
 from tests.differential.questions import client, packet
@@ -21,6 +23,8 @@ from tests.worlds import LOCAL, instance, pool, records, world
 pytestmark = pytest.mark.skipif("native" not in KINDS, reason="no native responder here")
 
 PACKETS = 60
+CHANGES = 10_000
+"""One after another: many times what a responder may hold of what is not used any more."""
 SERVINGS = (
     Serving(),
     Serving(nsid="r1.example", version="v1", server="s1", udp_payload=512),
@@ -136,28 +140,32 @@ def test_the_packets_of_the_fuzzer_are_answered_alike() -> None:
 
 
 def test_what_is_not_used_any_more_is_forgotten() -> None:
-    rule = ("w", ["near", "default"], [["a"]])
-    from gtm.model import ClientLine
-
     lines = {"near": ClientLine(networks=("172.16.0.0/12",))}
+    rules = ("n", ["near"], [["a"]]), ("o", ["default"], [["b"]])
     view = world(
-        pools={"a": pool("192.0.2.1")},
+        pools={"a": pool("192.0.2.1"), "b": pool("192.0.2.2", "192.0.2.3")},
         lines=lines,
-        instances={"i": instance(rule, ("o", ["default"], [["a"]]), access_names=["i.gtm.test"])},
+        instances={"i": instance(*rules, access_names=["i.gtm.test"])},
     )
-    table, twin = compile_table(view, Unplaced()), Twin()
-    most = (0, 0, 0)
-    for step in range(10_000):
-        address = f"192.0.{step >> 8 & 255}.{step & 255}"
-        view = replace(view, pools={"a": pool(address)}, revision=step + 2)
+    table, twin = heard(compile_table(view, Unplaced()), 0.0), Twin()
+    asked, near = question("i.gtm.test", "A", None), b"\xac\x10\1\1"
+    greatest, tables = 0, set[int]()
+    for step in range(CHANGES):
+        address = f"198.51.{step >> 8 & 255}.{step & 255}"
+        view = replace(view, pools={**view.pools, "a": pool(address)}, revision=step + 2)
         if step % 10 == 0:
-            near = ClientLine(networks=(f"172.{step // 10 % 256}.0.0/16",))
-            view = replace(view, lines={"near": near})
+            networks = ("172.16.0.0/12", f"10.{step // 10 % 256}.0.0/16")
+            view = replace(view, lines={"near": ClientLine(networks=networks)})
         table = compile_table(view, Unplaced(), table)
         twin.put(table)
-        most = max(most[0], twin.sizes[0]), max(most[1], twin.sizes[1]), max(most[2], twin.sizes[2])
-    names, nodes, tables = most
-    assert names == len(table.names)
-    assert nodes <= 3_000
-    assert tables <= 600
+        names, nodes, places = twin.sizes
+        assert names == len(table.names)
+        greatest = max(greatest, nodes)
+        tables.add(places)
+        if step % 100 == 0:
+            for who in (near, LOCAL):
+                same(table, twin, asked, who, 0.0, step << 50)
+    assert SPARE_NODES < greatest <= SPARE_NODES + 32
+    assert 1 <= min(tables) <= 2
+    assert max(tables) <= SPARE_NODES // 10
     assert twin.native.sweep() == 0
