@@ -8,6 +8,7 @@ speak the agents' protocol as octets made in advance, one region each, every one
 targets. Printed are
 
     start        from the first hello until every agent was assigned everything and its digest taken
+    published    from then until the first verdict over every target is in etcd
     sustained    results at `--rate`, in frames as an agent makes them every 100 ms
     most         frames as fast as they are acknowledged
     stall        the longest that a small call waited meanwhile: what a lease or a stream would
@@ -160,6 +161,8 @@ class Agent:
         """Say hello, take the assignment, send the digest, wait until it is taken."""
         hello = pb.Hello(region=self.region, agent_id="a", capabilities=CAPABLE)
         await self._call.write(pb.FromAgent(hello=hello).SerializeToString())
+        beating = asyncio.create_task(self._beat())
+        self._tasks = (beating,)
         while len(self._index) < self._targets:
             message = await self._call.read()
             if message is grpc.aio.EOF:
@@ -167,7 +170,7 @@ class Agent:
             if message.WhichOneof("message") == "assignment":
                 self._index += [one.index for one in message.assignment.set]
                 self._revision = message.assignment.revision
-        self._tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._beat()))
+        self._tasks = (beating, asyncio.create_task(self._read()))
         for start in range(0, self._targets, DIGEST_ROWS):
             rows = self._index[start : start + DIGEST_ROWS]
             digest = pb.Digest(
@@ -326,6 +329,17 @@ async def whole(door: str) -> None:
     raise SystemExit("the coordinator does not start")
 
 
+async def published(endpoint: str, targets: int, door: str) -> None:
+    """Wait until every target has its verdict in the store."""
+    store = connect(EtcdOptions(endpoints=(endpoint,)))
+    began = time.monotonic()
+    async with pinging(door) as pings:
+        while len((await store.list(keys.VERDICTS, keys_only=True)).items) < targets:
+            await asyncio.sleep(1.0)
+    await store.close()
+    print(f"{'published':10} {time.monotonic() - began:.1f} s  {pings}", flush=True)
+
+
 async def listed(door: str, pid: int) -> None:
     """Read every verdict, and see what waits meanwhile."""
     async with pinging(door) as pings, links.channel(door, links.Tls()) as channel:
@@ -364,13 +378,16 @@ async def bench(options: Any) -> None:
                     async with pinging(door) as pings:
                         await asyncio.gather(*(one.open() for one in agents))
                     print(f"{'start':10} {time.monotonic() - began:.1f} s  {pings}", flush=True)
+                    await published(etcd.endpoint, options.targets, door)
                     rate = options.rate
                     for one in agents:
-                        one.make(max(1, int(rate / len(agents) * FRAME_S)), dice)
+                        await asyncio.to_thread(
+                            one.make, max(1, int(rate / len(agents) * FRAME_S)), dice
+                        )
                     await phase("sustained", agents, pid, door, options.seconds, rate)
                     await listed(door, pid)
                     for one in agents:
-                        one.make(min(MOST_ROWS, options.targets), dice)
+                        await asyncio.to_thread(one.make, min(MOST_ROWS, options.targets), dice)
                     await phase("most", agents, pid, door, options.seconds, 0)
                     print(f"{'memory':10} {memory_mb(pid):,.0f} MB resident")
 

@@ -1,17 +1,22 @@
 """How long the engine takes for a result, beside its naive twin; prints medians and p99.
 
     python benchmarks/bench_engine.py [--targets 100000] [--rows 10000] [--rounds 30]
+                                      [--regions 10]
 
 `quiet`: no vote changes, which is the usual frame. `flips`: one target in a hundred changes its
-vote in the one region that decides. Times are CPU times; only ratios carry over from machine
-to machine.
+vote in the one region that decides. `kept for backtests`: what the ring of recent results takes of
+each frame besides, as a coordinator keeps it. Times are CPU times; only ratios carry over from
+machine to machine. Memory is the greatest of a process of its own with all targets judged in
+`--regions` regions, the ring included.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import multiprocessing
 import platform
+import resource
 import sys
 import time
 from fractions import Fraction
@@ -22,16 +27,18 @@ from typing import Any
 import numpy as np
 
 from coordinator.engine import Engine
-from coordinator.events import AgentFound, Configured, Frame, Now, Restored, Tick
+from coordinator.events import AgentFound, Configured, Frame, GoOn, Now, Restored, Tick
+from coordinator.recent import Recent
 from gtm.model import Address, Check, Pool, Region, Resources
 from gtm.units import Duration
 
 REGIONS = ("r1", "r2", "r3")
 POOL_SIZE = 10
+MEMORY_TARGET_MB = 1500
 
 
-def resources(targets: int) -> Resources:
-    """Pools of ten addresses, one check, three regions."""
+def resources(targets: int, regions: tuple[str, ...] = REGIONS) -> Resources:
+    """Pools of ten addresses, one check, some regions."""
     check = Check(type="tcp", port=80, interval=Duration(10_000), timeout=Duration(2_000), fall=1)
     addresses = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(targets)]
     pools = {
@@ -42,7 +49,7 @@ def resources(targets: int) -> Resources:
         )
         for first in range(0, targets, POOL_SIZE)
     }
-    return Resources(regions={name: Region() for name in REGIONS}, checks={"c": check}, pools=pools)
+    return Resources(regions={name: Region() for name in regions}, checks={"c": check}, pools=pools)
 
 
 def frame(region: str, numbers: Any, outcome: Any) -> Frame:
@@ -72,6 +79,45 @@ def naive_twin() -> Any:
     return module
 
 
+def peak_mb() -> float:
+    """The most that this process has had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def remember(targets: int, regions: int) -> None:
+    """In a process of its own: judge all targets in all regions, and print the memory for it."""
+    names = tuple(f"r{number}" for number in range(regions))
+    engine, recent, clock, before = Engine(), Recent(), 1_000_000, peak_mb()
+
+    def handle(event: Any) -> None:
+        now = Now(clock, clock / 1000)
+        if isinstance(event, Frame):
+            recent.take(event, engine.graces_ms(), clock)
+        engine.handle(event, now)
+        while engine.unfinished:
+            engine.handle(GoOn(), now)
+
+    handle(Restored(verdicts={}, pools={}, routes={}))
+    handle(Configured(resources=resources(targets, names), generation=1, head_revision=1))
+    recent.assigned(engine.targets())
+    numbers = np.arange(targets, dtype=np.int64)
+    for name in names:
+        handle(AgentFound(region=name, agent="a"))
+    for every in (targets + 1, 100, 100):  # all up, then one in a hundred fails
+        clock += 10_000
+        for name in names:
+            for some in np.split(numbers, range(4096, targets, 4096)):
+                handle(frame(name, some, np.where((some + 1) % every, 1, 2)))
+        handle(Tick())
+    kept, most = recent.size_bytes / 1e6, peak_mb()
+    verdict = "held" if most < MEMORY_TARGET_MB else "MISSED"
+    print(
+        f"{f'memory, {targets:,} x {regions} regions':<34} {most:,.0f} MB at most"
+        f" ({before:,.0f} of them before the first target, {kept:,.0f} the ring of results;"
+        f" target below {MEMORY_TARGET_MB:,}): {verdict}"
+    )
+
+
 def line(name: str, ns: list[float], unit: str = "ns a result") -> None:
     """One line of the result."""
     p99 = quantiles(ns, n=100)[98] if len(ns) > 1 else ns[0]
@@ -84,14 +130,20 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--regions", type=int, default=10, help="of the measurement of memory")
     options = parser.parse_args()
+    alone = multiprocessing.get_context("spawn").Process(
+        target=remember, args=(options.targets, options.regions)
+    )
+    alone.start()
+    alone.join()
     rows, dice = options.rows, np.random.default_rng(1)
     print(
         f"{options.targets:,} targets, frames of {rows:,} rows, {len(REGIONS)} regions;"
         f" Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}"
     )
 
-    engine, clock = Engine(), 1_000_000
+    engine, recent, clock = Engine(), Recent(), 1_000_000
 
     def now() -> Now:
         return Now(clock, clock / 1000)
@@ -99,6 +151,8 @@ def main() -> None:
     def timed(event: Any) -> float:
         start = time.process_time_ns()
         engine.handle(event, now())
+        while engine.unfinished:
+            engine.handle(GoOn(), now())
         return time.process_time_ns() - start
 
     everything = resources(options.targets)
@@ -115,13 +169,17 @@ def main() -> None:
         f"{'first results of each region':<34} {', '.join(f'{ns:,.0f}' for ns in starts)} ns each"
     )
 
-    quiet, flips, ticks = [], [], []
+    recent.assigned(engine.targets())
+    quiet, flips, ticks, kept = [], [], [], []
     for _ in range(options.rounds):
         clock += 1000
         chosen = dice.choice(numbers, rows, replace=False)
         for region in REGIONS:
             event = frame(region, chosen, up[:rows])
             quiet.append(timed(event) / rows)
+            start = time.process_time_ns()
+            recent.take(event, engine.graces_ms(), clock)
+            kept.append((time.process_time_ns() - start) / rows)
     for round_ in range(options.rounds):
         clock += 1000
         chosen = dice.choice(numbers, rows, replace=False)
@@ -132,6 +190,9 @@ def main() -> None:
             flips.append(timed(event) / rows)
         ticks.append(timed(Tick()) / 1000)
     line("columns, quiet", quiet)
+    line("kept for backtests besides", kept)
+    share = median(kept) / (median(kept) + median(quiet))
+    print(f"{'its share of a frame judged':<34} {share:.0%}")
     line("columns, 1 % of rows flip a vote", flips)
     line("tick", ticks, "us")
 
