@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from coordinator.engine import Engine
-from coordinator.events import AgentFound, Configured, Frame, GoOn, Now, Restored, Tick
+from coordinator.events import AgentFound, Configured, Frame, Now, Restored, Tick
 from coordinator.recent import Recent
 from gtm.model import Address, Check, Pool, Region, Resources
 from gtm.units import Duration
@@ -94,8 +94,6 @@ def remember(targets: int, regions: int) -> None:
         if isinstance(event, Frame):
             recent.take(event, engine.graces_ms(), clock)
         engine.handle(event, now)
-        while engine.unfinished:
-            engine.handle(GoOn(), now)
 
     handle(Restored(verdicts={}, pools={}, routes={}))
     handle(Configured(resources=resources(targets, names), generation=1, head_revision=1))
@@ -151,8 +149,6 @@ def main() -> None:
     def timed(event: Any) -> float:
         start = time.process_time_ns()
         engine.handle(event, now())
-        while engine.unfinished:
-            engine.handle(GoOn(), now())
         return time.process_time_ns() - start
 
     everything = resources(options.targets)
