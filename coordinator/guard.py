@@ -40,13 +40,14 @@ class Guard:
         self._left_ms: dict[str, int] = {}
         self._held: dict[str, tuple[float, int]] = {}  # since (Unix), until (monotonic)
         self._persisted: set[str] = set()  # held for long enough: out, as long as they are down
+        self._back: set[str] = set()  # of those who left lately: who may leave once more
 
     # ---- what is published ---------------------------------------------------------------------
 
     def restore(self, pools: Mapping[str, PoolState], now: Now) -> None:
         """Take over from published states: who serves, who is held, who left within the window."""
         self._serving = Counter()
-        self._left_ms, self._held, self._persisted = {}, {}, set()
+        self._left_ms, self._held, self._persisted, self._back = {}, {}, set(), set()
         for state in pools.values():
             self.published(None, state)
             for member in state.members:
@@ -72,11 +73,15 @@ class Guard:
         """These would leave service now, in this order: they go, or are held."""
         window_ms = now.mono_ms - self.brake.window_ms
         self._left_ms = {one: ms for one, ms in self._left_ms.items() if ms > window_ms}
+        self._back &= self._left_ms.keys()
         base = len(self._serving) + sum(one not in self._serving for one in self._left_ms)
         most = max(self.brake.least - 1, int(self.brake.share * base))
         if self.brake.share >= 1:
             most = base
         for one in leaving:
+            if one in self._back:  # it has its place in the window already, from now on
+                self._back.discard(one)
+                self._left_ms[one] = now.mono_ms
             if one in self._left_ms or one in self._held or one in self._persisted:
                 continue
             if len(self._left_ms) < most:
@@ -88,6 +93,8 @@ class Guard:
         """No pool judges the address down any more."""
         self._held.pop(value, None)
         self._persisted.discard(value)
+        if value in self._left_ms:
+            self._back.add(value)
 
     def release(self, values: Iterable[str]) -> None:
         """An operator lets go of these."""

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.damping import DAMPED_FROM, FREE_BELOW, LONGEST_MS, Damping
@@ -53,6 +53,15 @@ def state(up: set[str], held: dict[str, float]) -> PoolState:
         ),
         max_size=12,
     ),
+)
+@example(  # who left, came back and left again counts from then on
+    share=Fraction(1, 10),
+    least=1,
+    story=[
+        (0, set(VALUES[:2]), True),
+        (1000, {VALUES[0], VALUES[1], VALUES[3], VALUES[4]}, False),
+        (59_000, {VALUES[2]}, False),
+    ],
 )
 def test_no_more_leave_within_a_window_than_the_brake_lets_go(
     share: Fraction, least: int, story: list[tuple[int, set[str], bool]]
