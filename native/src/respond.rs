@@ -751,6 +751,9 @@ fn referral<'t>(trail: &Trail<'_>, cut: &Cut<'_>, out: &mut Out<'_>) -> Found<'t
         }
     }
     for (server, rest) in cut.glue() {
+        if out.at > out.buf.len() {
+            break; // it will be cut off anyway, and servers far behind are long to look for
+        }
         let place = places[usize::from(server)];
         if place < 0x4000 {
             out.owner(place, &[]);

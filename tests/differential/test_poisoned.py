@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 from collections.abc import Sequence
 from zlib import crc32
 
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from resolver.compiler import compile_table
 from resolver.handover import MAGIC, VERSION
+from resolver.responder import Transport
 from resolver.table import AnswerTable, heard
 from tests.differential.questions import client
 from tests.differential.worlds import REFUSALS, some_locator, some_world
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.skipif("native" not in KINDS, reason="no native respond
 HEAD = struct.Struct("<8sIIQ")
 FRONT = struct.Struct("<BQQQB")
 CUTS, FLIPS, SMALL_FLIPS = 400, 1_500, 1_000
+TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 UNKNOWN = 1 << 40
 DEEPEST = 32
 """Nodes above each other that are taken."""
@@ -335,6 +338,21 @@ def test_records_that_would_not_fit_together_are_refused(force: InForce) -> None
     messages["zones of other names"] = change(zones=b"\1" + counted(rows))
     for what, message in messages.items():
         assert force.refuses(message), what
+
+
+def test_a_delegation_to_more_servers_than_any_message_holds_costs_little(force: InForce) -> None:
+    count = 60_000
+    servers = b"\1\0" * count
+    glue = struct.pack("<HHHHIH", count - 1, 10, 0x0100, 0x0100, 0, 0) * count
+    cut = struct.pack("<IB", 60, len(NAME)) + NAME + struct.pack("<HH", count, count)
+    force.twin.load(change(put=[named(struct.pack("<H", 0), cut, servers, glue, flags=4)]))
+    for transport in TRANSPORTS:
+        began = time.thread_time()
+        reply = force.twin.ask(ask_of(NAME), LOCAL, transport, 0.0, 0)
+        assert time.thread_time() - began < 0.5
+        assert reply is not None
+        assert reply[2] & 2, "it is not cut off"
+        sound(ask_of(NAME), reply)
 
 
 def test_plans_that_are_too_deep_are_refused(force: InForce) -> None:

@@ -76,9 +76,11 @@ def handovers(dice: random.Random) -> Iterator[bytes]:
             if number < 20:
                 pools = {**view.pools, "a": pool(f"192.0.2.{number}")}
                 view = replace(first.made.view, pools=pools, revision=view.revision)
-            yield handover.message(compile_table(view, first.locator, first))[HEAD:]
+            message = handover.message(compile_table(view, first.locator, first))
         except REFUSALS:
             continue
+        if len(message) <= MOST:
+            yield message[HEAD:]
 
 
 def handed(first: AnswerTable) -> tuple[Handover, bytes]:
