@@ -27,7 +27,7 @@ class Loaded(Protocol):
 
 
 class NativeMeter(Collector):
-    """The metrics of the hand-over; none but `gtm_resolver_native` without a native responder."""
+    """The metrics of the hand-over; all 0 without a native responder."""
 
     def __init__(self, responder: Loaded | None) -> None:
         self._responder = responder
@@ -43,9 +43,7 @@ class NativeMeter(Collector):
             "1 while the native responder answers, 0 while the reference does.",
             value=self._responder is not None,
         )
-        if self._responder is None:
-            return
-        loads = self._responder.loads
+        loads = self._responder.loads if self._responder is not None else Loads()
         for name, text, value in (
             ("names", "Names in the native table.", loads.names),
             ("nodes", "Nodes of plans in the native table.", loads.nodes),

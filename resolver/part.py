@@ -233,11 +233,12 @@ class Resolver:
         registry.register(etcd_meters.REGISTRY)
         registry.register(CertificateMeter("resolver", lambda: self.files))
         ProcessCollector(registry=registry)
+        log: QueryLog | None = None
         if self.settings.query_log:
             log = QueryLog(self.settings.query_log, self.sample.take, lambda: self.follower.table)
-            registry.register(LogMeter(log, self.sample.dropped))
             log.start()
             stack.push_async_callback(asyncio.to_thread, log.close)
+        registry.register(LogMeter(log, self.sample.dropped))
         every = self.settings.top_sample
         pages = {"/debug/top": partial(top_page, self.sample, every)} if every else {}
         self._door = HttpDoor(self.unready, registry, pages)

@@ -133,9 +133,9 @@ def top_page(sample: Sample, every: int) -> dict[str, Any]:
 
 
 class LogMeter(Collector):
-    """What became of the queries to be logged."""
+    """What became of the queries to be logged; nothing did where there is no log."""
 
-    def __init__(self, log: QueryLog, dropped: Callable[[], int]) -> None:
+    def __init__(self, log: QueryLog | None, dropped: Callable[[], int]) -> None:
         self._log, self._dropped = log, dropped
 
     def describe(self) -> Iterator[Metric]:
@@ -144,11 +144,12 @@ class LogMeter(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Lines written, and queries that were to be and are not."""
+        written, lost = (self._log.written, self._log.lost) if self._log is not None else (0, 0)
         yield CounterMetricFamily(
-            "gtm_resolver_query_log_lines", "Queries written to the log.", value=self._log.written
+            "gtm_resolver_query_log_lines", "Queries written to the log.", value=written
         )
         yield CounterMetricFamily(
             "gtm_resolver_query_log_dropped",
             "Queries to be logged that had no place or could not be written.",
-            value=self._dropped() + self._log.lost,
+            value=self._dropped() + lost,
         )
