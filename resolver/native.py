@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -35,6 +34,7 @@ from .cells import (
 )
 from .handover import Handover
 from .message import name_text
+from .meters import NONE, OTHER
 from .native_meter import Loads
 from .table import AnswerTable, Serving, heard, instances_of, not_ready
 from .tcp import TcpLimits
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 """TCP connections that wait to be accepted."""
-OTHER, NONE = "(other)", "(none)"
 
 _log = logging.getLogger("resolver")
 
@@ -81,13 +80,6 @@ class NativeResponder:
             self._broken = True
             _log.error("a query broke the responder: %s", defect)
         return heard(table, at_s)
-
-    def answer(self, query: bytes, client: bytes, transport: str, now: float) -> bytes | None:
-        """The reply to one query."""
-        reply: bytes | None = self.native.respond(
-            query, client, transport, now, random.getrandbits(64)
-        )
-        return reply
 
     def door(self, sockets: Sequence[socket.socket]) -> NativeDoor:
         """The door of one address."""
@@ -137,7 +129,7 @@ class NativeResponder:
 class NativeDoor:
     """One address over UDP, served by a thread for each socket."""
 
-    def __init__(self, native: object, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, native: Native, sockets: Sequence[socket.socket]) -> None:
         self._native, self._sockets = native, list(sockets)
         host, port = sockets[0].getsockname()[:2]
         self.address: tuple[str, int] = (host, int(port))
@@ -159,7 +151,7 @@ class NativeDoor:
 
     async def retire(self) -> None:
         """End the workers, after the batch at hand, and close the sockets."""
-        await asyncio.to_thread(self._native.end_udp)  # type: ignore[attr-defined]
+        await asyncio.to_thread(self._native.end_udp)
         self.close()
 
     def close(self) -> None:
@@ -169,7 +161,7 @@ class NativeDoor:
 
     def _begin(self, sock: socket.socket) -> None:
         wildcard, seed = self.address[0] in ("0.0.0.0", "::"), int.from_bytes(os.urandom(8))
-        self._native.serve_udp(sock.fileno(), wildcard, seed)  # type: ignore[attr-defined]
+        self._native.serve_udp(sock.fileno(), wildcard, seed)
 
     def unsent(self) -> int:
         """None: the responder counts for all its doors."""
