@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.dns_numbers import Load, read_dnsperf, read_load
+from benchmarks.gdnsd_servers import ended
 
 
 @dataclass
@@ -110,12 +111,7 @@ def running(
             time.sleep(0.05)
         yield Server(name, process, port, time.monotonic() - begun, log)
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process, 15)
 
 
 def _loaded(command: list[str]) -> str:

@@ -156,6 +156,16 @@ plugins => {{
     return folder
 
 
+def ended(process: subprocess.Popen[bytes], within_s: float = 10) -> None:
+    """End a process, by force where it does not go by itself in time."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextlib.contextmanager
 def running(command: list[str], port: int, log: Path) -> Iterator[socket.socket]:
     """A socket connected to the server that `command` starts, once it answers."""
@@ -178,12 +188,7 @@ def running(command: list[str], port: int, log: Path) -> Iterator[socket.socket]
             sock.settimeout(2)
             yield sock
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            ended(process)
 
 
 @contextlib.contextmanager
