@@ -240,16 +240,13 @@ fn depth_of(address: u128, start: impl Fn(usize) -> u128, after: usize, count: u
 
 /// An address as spans see it.
 pub trait Address: Copy + Ord {
-    /// How many leading bits are the same in all that is looked at closely.
-    const SKIP: u32;
-    /// The bucket of `bits` bits behind the first `SKIP`; None outside 2000::/3 in IPv6.
+    /// The bucket of `bits` bits, in IPv6 behind the first three; None outside 2000::/3 in IPv6.
     fn bucket(self, bits: u32) -> Option<usize>;
     /// The first address of a bucket.
     fn bucket_start(bucket: usize, bits: u32) -> Self;
 }
 
 impl Address for u32 {
-    const SKIP: u32 = 0;
     #[inline(always)]
     fn bucket(self, bits: u32) -> Option<usize> {
         Some((u64::from(self) >> (32 - bits)) as usize)
@@ -260,7 +257,6 @@ impl Address for u32 {
 }
 
 impl Address for u64 {
-    const SKIP: u32 = 3;
     #[inline(always)]
     fn bucket(self, bits: u32) -> Option<usize> {
         (self >> 61 == 1).then_some(((self << 3 >> 3) >> (61 - bits)) as usize)
@@ -271,7 +267,6 @@ impl Address for u64 {
 }
 
 impl Address for u128 {
-    const SKIP: u32 = 3;
     #[inline(always)]
     fn bucket(self, bits: u32) -> Option<usize> {
         ((self >> 64) as u64).bucket(bits)
