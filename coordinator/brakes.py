@@ -50,6 +50,7 @@ class Brakes:
         self.asides = Asides(targets, evidence)
         self.guard = Guard(brake)
         self.wavering = Wavering()
+        self._sharing: dict[str, list[str]] = {}  # the pools of each address, once asked for
         self._floored: set[str] = set()  # pools with a member that only their floor keeps
 
     # ---- begin and configure -------------------------------------------------------------------
@@ -65,6 +66,7 @@ class Brakes:
     def configure(self, resources: Resources, now: Now) -> set[str]:
         """Take over a configuration and drop the pools that it ended; which to judge again."""
         self._resources = resources
+        self._sharing = {}
         if gone := self._pools.keys() - resources.pools.keys():
             for name in gone:
                 self.guard.published(self._pools.pop(name), None)
@@ -197,11 +199,15 @@ class Brakes:
         }
 
     def _down_elsewhere(self, value: str, name: str) -> bool:
+        if not self._sharing:
+            for pool_name, config in self._resources.pools.items():
+                for address in config.addresses:
+                    self._sharing.setdefault(address.value, []).append(pool_name)
         return any(
             member.value == value and (member.judged or member.why) in DOWN_ALL_THE_SAME
-            for other, state in self._pools.items()
-            if other != name
-            for member in state.members
+            for other in self._sharing.get(value, ())
+            if other != name and other in self._pools
+            for member in self._pools[other].members
         )
 
     def _is_split(self, name: str) -> bool:

@@ -37,6 +37,7 @@ from .events import (
     EndForce,
     Forced,
     Frame,
+    GoOn,
     Incoming,
     Met,
     Now,
@@ -58,7 +59,7 @@ from .router import Router
 from .sets import conditions as unresolved
 from .sets import names_of, newest, sets_of
 from .targets import Targets
-from .verdicts import HEALTH, Verdicts
+from .verdicts import HEALTH, PART, Verdicts
 from .views import AgentView, AlarmView, Assigned, RegionView, VerdictView
 
 _NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
@@ -67,10 +68,10 @@ _NO_NUMBERS: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
 class Engine:
     """The judgement over every target, pool and instance; one object, driven by one task."""
 
-    def __init__(self, brake: Brake | None = None) -> None:
+    def __init__(self, brake: Brake | None = None, part: int = PART) -> None:
         self._targets = Targets()
         self._evidence = Evidence(self._targets)
-        self._verdicts = Verdicts(self._targets, self._evidence)
+        self._verdicts = Verdicts(self._targets, self._evidence, part)
         self._confirmation = Confirmation(self._targets, self._evidence, self._verdicts)
         self._alarms = Alarms()
         self._pool_alarms = PoolAlarms()
@@ -117,6 +118,8 @@ class Engine:
                 due = {*self._impatient(now), *self._brakes.eased(now)}
                 everybody = self._brakes.everybody()
                 return self._evaluate(changed, now, pools=due, looks=everybody, alarms=True)
+            case GoOn():
+                return self._evaluate(self._verdicts.owed(), now)
             case AgentFound():
                 changed = self._evidence.found(event.region, event.agent, now.mono_ms)
                 return self._evaluate(changed, now, alarms=True)
@@ -335,6 +338,11 @@ class Engine:
     def assigned(self, region: str) -> Iterable[Assigned]:
         """The targets that agents of `region` should probe."""
         return (one for one in self.targets().values() if region in one.regions)
+
+    @property
+    def owes(self) -> bool:
+        """Whether the store lacks verdicts that stand: `GoOn` lets a part of them out."""
+        return self._configured and self._restored and self._verdicts.owed().size > 0
 
     @property
     def unasked(self) -> int:

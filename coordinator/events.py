@@ -143,6 +143,10 @@ class Tick(Struct, frozen=True):
     """Time passed: graces and withheld pools are looked at."""
 
 
+class GoOn(Struct, frozen=True):
+    """Go on with what is owed to the store: records that it lacks, a part of them at a time."""
+
+
 Incoming = (
     Configured
     | Restored
@@ -155,6 +159,7 @@ Incoming = (
     | Resolved
     | Troubled
     | Tick
+    | GoOn
 )
 
 

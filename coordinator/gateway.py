@@ -79,8 +79,9 @@ class Gateway(AgentsServicer):
         for stream in self._streams.values():
             stream.tell(addresses)
 
-    def _assign(self) -> None:
-        self._behind.update(dict.fromkeys(self._streams.values()))
+    def _assign(self, streams: Iterable[Stream] | None = None) -> None:
+        """Bring the assignments of `streams`, else of all, up to date."""
+        self._behind.update(dict.fromkeys(self._streams.values() if streams is None else streams))
         if self._behind and (self._assigning is None or self._assigning.done()):
             self._assigning = asyncio.get_running_loop().create_task(self._one_by_one())
 
@@ -205,7 +206,7 @@ class Gateway(AgentsServicer):
         self._met(stream.region)
         self._judge.handle(AgentFound(region=stream.region, agent=stream.agent))
         self._place()
-        stream.assign(self._judge.engine.assigned(stream.region))
+        self._assign([stream])
         transition(log, f"agent {stream.agent} found", region=stream.region)
 
     def _leave(self, stream: Stream, why: Ended | None) -> None:

@@ -7,9 +7,11 @@ so nothing queues between an agent's frame and the judgement. Decides nothing it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 from gtm import codec, keys
@@ -23,7 +25,7 @@ from gtm.state import (
     Routes,
     VerdictRecord,
 )
-from gtm.store import Event, Store
+from gtm.store import Event, Listing, Store
 from gtm.telemetry import transition
 from gtm.view import Changes, View
 
@@ -37,6 +39,7 @@ from .events import (
     EndForce,
     Forced,
     Frame,
+    GoOn,
     Incoming,
     Met,
     Now,
@@ -56,6 +59,8 @@ from .watchers import Watcher, Watchers
 
 TICK_S = 0.25
 """How late a grace or a withheld pool is noticed at most."""
+READ_PART = 1_000
+"""Stored verdicts that are read in one turn of the loop, in some 10 ms."""
 STILL_S = 1.0
 """After so long without a tick we stood still, and votes may have lapsed meanwhile."""
 
@@ -112,9 +117,10 @@ class Judge:
         `view()` is the newest view of the configuration.
         """
         listings = {prefix: await store.list(prefix) for prefix in LED}
+        ahead = await _read_ahead(listings[keys.VERDICTS])
         self.view = view()
         there = self._publisher.restored(listings)
-        verdicts = _read(there, keys.VERDICTS, _target, VerdictRecord)
+        verdicts = _read(there, keys.VERDICTS, _target, VerdictRecord, ahead)
         alarms = _read(there, keys.ALARMS, str, AlarmRecord)
         pools = _read(there, keys.POOLS, str, PoolState)
         routes = _read(there, keys.ROUTES, str, Routes)
@@ -186,10 +192,13 @@ class Judge:
             self.assigned()
 
     async def run(self) -> None:
-        """Tell the engine that time passes, until cancelled."""
+        """Tell the engine that time passes, until cancelled; let out what it owes meanwhile."""
         while True:
             await asyncio.sleep(TICK_S)
             self.handle(Tick())
+            while self.engine.owes and self.now.mono_ms - self._ticked_ms < TICK_S * 1000:
+                await asyncio.sleep(0)
+                self.handle(GoOn())
 
     # ---- out -----------------------------------------------------------------------------------
 
@@ -285,16 +294,34 @@ def _target(name: str) -> TargetKey:
     return TargetKey(*keys.verdict_target(keys.VERDICTS + name))
 
 
+async def _read_ahead(listing: Listing) -> dict[bytes, VerdictRecord]:
+    """What the values of a listing say, read in parts between which all else goes on."""
+    found: dict[bytes, VerdictRecord] = {}
+    for number, item in enumerate(listing.items, 1):
+        with contextlib.suppress(ValueError):  # told of by whoever wants it
+            found[item.value] = codec.decode(item.value, VerdictRecord)
+        if number % READ_PART == 0:
+            await asyncio.sleep(0)
+    return found
+
+
 def _read(
-    there: Mapping[str, bytes], prefix: str, named: Callable[[str], K], type_: type[T]
+    there: Mapping[str, bytes],
+    prefix: str,
+    named: Callable[[str], K],
+    type_: type[T],
+    ahead: Mapping[bytes, T] = MappingProxyType({}),
 ) -> dict[K, T]:
-    """The values of a prefix by name; one that can't be read is counted, logged and left out."""
+    """The values of a prefix by name; one that can't be read is counted, logged and left out.
+
+    `ahead` has what some values say already.
+    """
     found: dict[K, T] = {}
     for key, value in there.items():
         if not key.startswith(prefix):
             continue
         try:
-            found[named(key.removeprefix(prefix))] = codec.decode(value, type_)
+            found[named(key.removeprefix(prefix))] = ahead.get(value) or codec.decode(value, type_)
         except ValueError as error:
             metrics.UNREADABLE.inc()
             transition(log, "unreadable state", logging.ERROR, key=key, cause=str(error))

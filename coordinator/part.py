@@ -60,6 +60,7 @@ from .standing import Standing, StoreHealth
 from .status import Members, Status
 from .tokens import Tokens
 from .trail import Notes, Trail, refused
+from .verdicts import PART
 from .webhook import Webhook
 
 AGAIN_S = 0.5
@@ -117,7 +118,10 @@ def _tls(settings: Settings) -> links.Tls:
 class Coordinator:
     """Every part of one coordinator, wired; `close` ends what `start` began."""
 
-    def __init__(self, settings: Settings, store: Store, policy: Policy) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, policy: Policy, records: int = PART
+    ) -> None:
+        """`records`: of standing verdicts that the store lacks, made in one evaluation."""
         self._settings, self._store = settings, store
         self.port = 0
         self.http_port = 0
@@ -132,7 +136,7 @@ class Coordinator:
             together=lambda: self.judge.together(),
             written=lambda written, revision: self.chronicle.committed(written, revision),
         )
-        self.engine = Engine(settings.brake())
+        self.engine = Engine(settings.brake(), records)
         self.judge = Judge(self.engine, self.publisher)
         self.replicas: Replicas | None = None
         self.chronicle = Chronicle(

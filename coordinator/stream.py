@@ -74,7 +74,7 @@ class Stream:
         self._late_ms(first)
         self._sequence = 0
         self._acked = 0
-        self._dirty = True
+        self._dirty = False
         self._snapshot = 0
         """The revision that completed the first assignment; 0 before that was sent."""
         self._digest = 0
@@ -110,7 +110,8 @@ class Stream:
 
     def assign(self, targets: Iterable[Assigned]) -> None:
         """The agent should probe these from now on."""
-        self._dirty = self.assignment.refresh(targets) or self._dirty
+        first = not self.assignment.revision  # sent even if it is empty
+        self._dirty = self.assignment.refresh(targets) or first or self._dirty
         if self._dirty:
             self._wake.set()
 

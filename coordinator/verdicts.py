@@ -28,11 +28,15 @@ assert set(HEALTH) == set(get_args(Health))
 
 Numbers = NDArray[np.intp]
 
+PART = 1_000
+"""Records in one evaluation of verdicts that did not turn: made in 60 ms, between which all else
+goes on. With 100,000 at once a new leader would lose its lease."""
+
 
 class Verdicts:
     """Standing verdicts; `unsaved` marks those that the store does not have as they are."""
 
-    def __init__(self, targets: Targets, evidence: Evidence) -> None:
+    def __init__(self, targets: Targets, evidence: Evidence, part: int = PART) -> None:
         capacity = targets.capacity
         self.code: NDArray[np.int8] = np.zeros(capacity, dtype=np.int8)
         self.pending: NDArray[np.bool_] = np.ones(capacity, dtype=bool)
@@ -44,6 +48,7 @@ class Verdicts:
         self._stored: set[TargetKey] = set()
         self._targets = targets
         self._evidence = evidence
+        self._part = part
 
     def health(self, key: TargetKey) -> Health:
         """The standing verdict over a target; `unknown` where there is none."""
@@ -110,8 +115,18 @@ class Verdicts:
         self._stored.difference_update(gone)
         return [PublishVerdict(target=key, record=None) for key in gone]
 
+    def owed(self) -> Numbers:
+        """Targets whose standing verdict the store lacks although nothing is pending."""
+        numbers = self._targets.numbers()
+        owed: Numbers = numbers[self.unsaved[numbers] & ~self.pending[numbers]]
+        return owed
+
     def judge(self, numbers: Numbers, now: Now) -> tuple[list[TargetKey], list[PublishVerdict]]:
-        """Judge `numbers` again: whose verdict turned, and the records to write, by target."""
+        """Judge `numbers` again: whose verdict turned, and the records to write, by target.
+
+        Of those that did not turn, a part: the others are owed.
+        """
+        room = self._part
         turned: list[TargetKey] = []
         effects: list[PublishVerdict] = []
         for _, who, group in self._targets.by_check(numbers):
@@ -120,7 +135,9 @@ class Verdicts:
             verdict, pending = decide_columns(who, tally.ups, tally.downs, standing)
             self._weigh(group, tally, verdict, pending)
             turns = verdict != standing
-            for row in np.flatnonzero(turns | (self.unsaved[group] & ~pending)).tolist():
+            lacking = np.flatnonzero(self.unsaved[group] & ~pending & ~turns)[:room]
+            room -= len(lacking)
+            for row in (*np.flatnonzero(turns).tolist(), *lacking.tolist()):
                 number = int(group[row])
                 key = self._targets.key(number)
                 decision = decide(

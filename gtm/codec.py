@@ -87,7 +87,12 @@ def plain(value: object) -> Any:
         port = data.pop("port")
         data["regions"] = data["regions"] or "all"
         return {**data, **({"port": port} if port else {}), **options}
-    return _unfold(data)
+    return _unfold(data) if _has_short_forms(type(value)) else data
+
+
+def _has_short_forms(type_: type) -> bool:
+    """Whether a steering or failover policy stands in values of the type."""
+    return type_ in (PoolState, Pool) or type_.__name__ == "Instance"
 
 
 def _unfold(data: Any) -> Any:
@@ -132,7 +137,9 @@ def encode(value: object) -> bytes:
 
 def decode(data: bytes, type_: type[T]) -> T:
     """JSON bytes as a `type_` of model or state; ValueError where they are not."""
-    return convert(msgspec.json.decode(data), type_)
+    if type_ is Check or _has_short_forms(type_):
+        return convert(msgspec.json.decode(data), type_)
+    return msgspec.json.decode(data, type=type_, dec_hook=parsed)
 
 
 def convert(data: Any, type_: type[T]) -> T:
@@ -144,7 +151,7 @@ def convert(data: Any, type_: type[T]) -> T:
         if data.get("regions") == "all":
             data["regions"] = ()
         data |= {"port": port, "options": canonical(options).decode()}
-    elif type_ in (PoolState, Pool) or type_.__name__ == "Instance":
+    elif _has_short_forms(type_):
         data = _fold(data)
     return msgspec.convert(data, type_, dec_hook=parsed)
 

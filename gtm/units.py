@@ -190,7 +190,10 @@ class Least:
         """
         if number < 1:
             return False
-        return number >= self.count if self.share is None else number >= self.share * total
+        if self.share is None:
+            return number >= self.count
+        # whole numbers: a Fraction for each address of each pool takes ten times as long
+        return number * self.share.denominator >= self.share.numerator * total
 
     def plain(self) -> int | str:
         """The canonical form in JSON."""

@@ -31,6 +31,8 @@ from .wire import Net
 from .world import World
 
 RESTART_S = 2.0
+RECORDS = 2
+"""Of standing verdicts, written in one evaluation: few, so that some are always owed."""
 
 
 class Server:
@@ -155,7 +157,7 @@ class CoordinatorMachine(Started):
                     self.client.cut()
             self.stop = asyncio.Event()
             settings = Settings(grpc=self.address, http="", id=self.name, insecure=True)
-            part = self.part = Coordinator(settings, self.client, _Nobody())
+            part = self.part = Coordinator(settings, self.client, _Nobody(), RECORDS)
             self._began(self)
             try:
                 await part.start()

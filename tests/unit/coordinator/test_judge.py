@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from coordinator.events import AgentFound, Now, Tick
+from coordinator.events import AgentFound, GoOn, Now, Tick
 from coordinator.judge import STILL_S, Judge
 
 
@@ -45,3 +46,24 @@ def test_who_stood_still_lets_votes_lapse_before_it_judges_what_waited():
         ("Tick", 2 * late_ms),
         ("Tick", 3 * late_ms + 1),
     ]
+
+
+async def test_what_the_engine_owes_goes_out_before_the_next_tick():
+    class Owing(Heard):
+        owed = 3
+
+        @property
+        def owes(self) -> bool:
+            return self.owed > 0
+
+        def handle(self, event: Any, now: Now) -> list[Any]:
+            self.owed -= isinstance(event, GoOn)
+            return super().handle(event, now)
+
+    engine: Any = Owing()
+    judge = Judge(engine, SimpleNamespace())  # type: ignore[arg-type]
+    running = asyncio.create_task(judge.run())
+    while not engine.events or engine.owes or engine.events[-1][0] != "Tick":
+        await asyncio.sleep(0.001)
+    running.cancel()
+    assert [name for name, _ in engine.events] == ["Tick", "GoOn", "GoOn", "GoOn", "Tick"]
