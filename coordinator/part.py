@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
 from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 import gtm
 from gtm import codec, grpc_log, keys, links
-from gtm.errors import GtmError, StartError, StoreDenied, StoreError, StoreUnavailable
+from gtm.errors import GtmError, StartError
 from gtm.etcd import connect
 from gtm.etcd_options import EtcdOptions
 from gtm.names import Names, is_server
@@ -35,7 +33,7 @@ from gtm.tls_meter import CertificateMeter
 from gtm.v1 import agent_pb2, agent_pb2_grpc, operator_pb2, operator_pb2_grpc
 from gtm.view import Changes, View
 
-from . import troubles
+from . import patience, troubles
 from .apply import Applier
 from .callers import Callers, Refusals
 from .catch_up import CatchUp
@@ -46,7 +44,6 @@ from .events import Resolved
 from .expiry import Certificate
 from .flatten import Flattener
 from .gateway import Gateway
-from .http_post import place
 from .judge import Judge
 from .mirror import Mirror, Table
 from .operator import Operator
@@ -61,12 +58,8 @@ from .status import Members, Status
 from .tokens import Tokens
 from .trail import Notes, Trail, refused
 from .verdicts import PART
-from .webhook import Webhook
+from .webhook import chosen
 
-AGAIN_S = 0.5
-"""Wait before what is stored is read again, where etcd went away during the start."""
-START_PATIENCE_S = 5.0
-"""How long a coordinator waits for etcd before it gives up its start."""
 MIN_LEASE_MS = 2_000
 """Of etcd, with its usual time for an election."""
 GRACE_S = 0.5
@@ -74,8 +67,6 @@ GRACE_S = 0.5
 
 CERTIFICATES_S = 10.0
 """How often it is looked which certificates are in use."""
-MIN_SECRET = 16
-"""Bytes of the webhook's secret at least."""
 
 log = logging.getLogger("coordinator")
 
@@ -195,7 +186,7 @@ class Coordinator:
             raise StartError(f"--resolver {settings.resolver!r} is not ADDRESS:PORT", 2)
         if settings.lease.ms < MIN_LEASE_MS or settings.lease.ms % 1000:
             raise StartError("--lease: etcd counts whole seconds, of which it wants 2 at least", 2)
-        webhook = self._webhook()
+        webhook = chosen(settings, self.leadership, self.engine.alarms, source=lambda: self.id)
         if webhook is not None:
             self.judge.alarmed = webhook.alarmed
         self._listen()
@@ -205,7 +196,7 @@ class Coordinator:
                 raise StartError(f"--http {settings.http!r} is not HOST:PORT", 2)
             self.http_port = await self._door.start(host.strip("[]"), int(port))
             self._stack.push_async_callback(self._door.close)
-        await self._reached()
+        await patience.reached(self._store, settings.etcd)
         await self._stack.enter_async_context(self._running())
         self._begin(self.mirror.run())
         for table in (self._regions, self._forces, *self._members.tables):
@@ -278,33 +269,6 @@ class Coordinator:
                     )
             self.engine.certificates = tuple(found)
             await asyncio.sleep(CERTIFICATES_S)
-
-    def _webhook(self) -> Webhook | None:
-        """The webhook that the settings name, if any. Raises StartError."""
-        settings = self._settings
-        if not settings.webhook:
-            return None
-        try:
-            place(settings.webhook)
-        except ValueError as error:
-            raise StartError(f"--webhook {error}", 2) from error
-        try:
-            secret = Path(settings.webhook_secret).read_bytes() if settings.webhook_secret else b""
-            trust = ssl.create_default_context(cafile=settings.webhook_ca or None)
-        except OSError as error:
-            raise StartError(
-                f"--webhook-secret or --webhook-ca can't be read: {error.strerror or error}", 2
-            ) from error
-        if settings.webhook_secret and len(secret.strip()) < MIN_SECRET:
-            raise StartError(f"--webhook-secret holds fewer than {MIN_SECRET} bytes", 2)
-        return Webhook(
-            settings.webhook,
-            secret.strip(),
-            self.leadership,
-            self.engine.alarms,
-            source=lambda: self.id,
-            trust=trust,
-        )
 
     def _troubles(self) -> dict[str, str]:
         replicas, health = self.replicas, self._store_health
@@ -399,28 +363,6 @@ class Coordinator:
         reflection.enable_server_reflection(names, self._server)
         self._begin(self._tell_health(names))
 
-    async def _reached(self) -> None:
-        """Wait a little for the store. Raises StartError."""
-        deadline = time.monotonic() + START_PATIENCE_S
-        while True:
-            try:
-                await self._store.get(keys.HEAD)
-            except StoreDenied as error:
-                raise StartError(
-                    f"etcd at {', '.join(self._settings.etcd)} refuses us ({error}): "
-                    "see --etcd-user and --etcd-password"
-                ) from error
-            except StoreError as error:
-                if time.monotonic() > deadline:
-                    raise StartError(
-                        f"no etcd answers at {', '.join(self._settings.etcd)}: "
-                        "start it, or name another with --etcd",
-                        3,
-                    ) from error
-                await asyncio.sleep(0.2)
-            else:
-                return
-
     # ---- running -------------------------------------------------------------------------------
 
     async def until(self, stop: asyncio.Event) -> None:
@@ -496,16 +438,7 @@ class Coordinator:
     # ---- news of the store ---------------------------------------------------------------------
 
     async def _restore(self) -> None:
-        """Begin from what the store has; where it is away just now, when it is back."""
-        waited = False
-        while True:
-            try:
-                return await self.judge.restore(self._store, lambda: self.mirror.view)
-            except StoreUnavailable as error:
-                if not waited:
-                    transition(log, "etcd went away during the start", logging.WARNING, cause=error)
-                waited = True
-                await asyncio.sleep(AGAIN_S)
+        await patience.outlasting(lambda: self.judge.restore(self._store, lambda: self.mirror.view))
 
     def _changed(self, view: View, changes: Changes, events: tuple[Event, ...]) -> None:
         if self.replicas is not None:

@@ -20,16 +20,19 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from msgspec import Struct
 
 import gtm
+from gtm.errors import StartError
 from gtm.telemetry import transition
 
 from . import metrics
 from .alarms import kind, severity
 from .election import Leadership
-from .http_post import PostFailed, post
+from .http_post import PostFailed, place, post
+from .settings import Settings
 from .views import AlarmView
 
 MAX_WAITING = 1_000
@@ -40,6 +43,8 @@ RETRY_S = (1.0, 300.0)
 """Least and greatest pause after a failed attempt; each is drawn between half of it and all."""
 MAX_AGE_S = 24 * 3600.0
 """A delivery that was not taken for so long is given up."""
+MIN_SECRET = 16
+"""Bytes of the secret at least."""
 REPEATED_S = 600.0
 """A new leader repeats the alarms that were raised in so long a time before it."""
 
@@ -70,6 +75,31 @@ def signature(secret: bytes, at_s: int, body: bytes) -> str:
     """The value of X-Gtm-Signature."""
     signed = hmac.new(secret, f"{at_s}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at_s},v1={signed}"
+
+
+def chosen(
+    settings: Settings,
+    leadership: Leadership,
+    alarms: Callable[[], Iterable[AlarmView]],
+    source: Callable[[], str],
+) -> Webhook | None:
+    """The webhook that the settings name, if any. Raises StartError."""
+    if not settings.webhook:
+        return None
+    try:
+        place(settings.webhook)
+    except ValueError as error:
+        raise StartError(f"--webhook {error}", 2) from error
+    try:
+        secret = Path(settings.webhook_secret).read_bytes() if settings.webhook_secret else b""
+        trust = ssl.create_default_context(cafile=settings.webhook_ca or None)
+    except OSError as error:
+        raise StartError(
+            f"--webhook-secret or --webhook-ca can't be read: {error.strerror or error}", 2
+        ) from error
+    if settings.webhook_secret and len(secret.strip()) < MIN_SECRET:
+        raise StartError(f"--webhook-secret holds fewer than {MIN_SECRET} bytes", 2)
+    return Webhook(settings.webhook, secret.strip(), leadership, alarms, source=source, trust=trust)
 
 
 class Webhook:

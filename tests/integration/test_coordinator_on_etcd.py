@@ -207,7 +207,7 @@ async def test_the_part_runs_says_ready_and_ends_cleanly(etcd: Any, port: int) -
 
 
 async def test_a_start_without_etcd_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.part.START_PATIENCE_S", 0.1)
+    monkeypatch.setattr("coordinator.patience.START_S", 0.1)
     nowhere = f"127.0.0.1:{_free_port()}"
     settings = Settings(grpc="127.0.0.1:0", http="", etcd=(nowhere,), insecure=True)
     with pytest.raises(StartError, match=r"no etcd answers at .*--etcd") as caught:

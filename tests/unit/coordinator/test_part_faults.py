@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import part
+from coordinator import part, patience
 from coordinator.part import Coordinator
 from coordinator.settings import Settings
 from gtm.errors import GtmError, StoreUnavailable
@@ -50,7 +50,7 @@ async def test_a_part_that_breaks_during_the_start_ends_the_start(
 async def test_a_store_that_goes_away_during_the_start_is_waited_for(
     run: Any, helpers: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(part, "AGAIN_S", 0.01)
+    monkeypatch.setattr(patience, "AGAIN_S", 0.01)
     store, stop, asked = MemoryStore(), asyncio.Event(), 0
     sound = store.list
 
