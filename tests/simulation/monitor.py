@@ -54,27 +54,36 @@ class Saw:
     """What one region saw of one target lately: when each vote was last supported."""
 
     def __init__(self) -> None:
-        self.at = {"up": -1e9, "down": -1e9}
-        self.success = -1e9
+        self.at = {"none": -1e9, "up": -1e9, "down": -1e9}
         self.heard = -1e9
 
 
 class Opinion:
-    """One agent's, by the plain rule."""
+    """One agent's, by the plain rule: each of its `votes` may be the one of some coordinator.
+
+    Who began anew, or whose opinion lapsed, goes on from none; who missed results and was brought
+    up to date by a digest goes on from the vote before them. Such votes differ until a streak is
+    long enough, however long that takes.
+    """
 
     def __init__(self) -> None:
-        self.vote, self.last, self.streak = "none", 0, 0
+        self.votes, self.last, self.streak = {"none"}, 0, 0
 
-    def take(self, kind: Kind, fall: int, rise: int) -> str:
+    def take(self, kind: Kind, fall: int, rise: int, *, shaken: bool) -> set[str]:
+        """The votes after a result; `shaken`: some coordinator may miss it, or begin with it."""
         self.streak = self.streak + 1 if self.last == kind else 1
         self.last = kind
-        if kind is Kind.NO_OPINION:
-            self.vote = "none"
-        elif kind is Kind.SUCCESS and (self.vote == "none" or self.streak >= rise):
-            self.vote = "up"
-        elif kind is Kind.FAILURE and self.streak >= fall:
-            self.vote = "down"
-        return self.vote
+
+        def after(vote: str) -> str:
+            if kind is Kind.NO_OPINION:
+                return "none"
+            if kind is Kind.SUCCESS:
+                return "up" if vote == "none" or self.streak >= rise else vote
+            return "down" if self.streak >= fall else vote
+
+        missed = self.votes if shaken else set()
+        self.votes = missed | {after(vote) for vote in self.votes | ({"none"} if shaken else set())}
+        return self.votes
 
 
 class Monitor:
@@ -133,7 +142,7 @@ class Monitor:
     # ---- results ---------------------------------------------------------------------------------
 
     def disturbed(self, regions: Iterable[str]) -> None:
-        """Opinions of these regions may have lapsed somewhere: one success may vote up again."""
+        """Some coordinator may have missed results of these regions, or begun anew."""
         for region in regions:
             self._disturbed[region] = self._loop.time()
 
@@ -146,11 +155,10 @@ class Monitor:
         saw = self._saw.setdefault((agent.region, key), Saw())
         rules = self._world.check
         saw.heard = now
-        if result.outcome.kind is Kind.SUCCESS:
-            saw.success = now
+        since = now - 2 * self._world.grace_s - SLACK_S
+        shaken = self._disturbed.get(agent.region, -1e9) >= since
         for opinion in opinions:
-            vote = opinion.take(result.outcome.kind, rules.fall, rules.rise)
-            if vote != "none":
+            for vote in opinion.take(result.outcome.kind, rules.fall, rules.rise, shaken=shaken):
                 saw.at[vote] = now
 
     def forget(self, agent: AgentMachine) -> None:
@@ -164,10 +172,7 @@ class Monitor:
         found = []
         for region in self._world.regions:
             saw = self._saw.get((region, key))
-            if saw is None:
-                continue
-            shaken = self._disturbed.get(region, -1e9) > since - self._world.grace_s
-            if saw.at[verdict] >= since or (verdict == "up" and shaken and saw.success >= since):
+            if saw is not None and saw.at[verdict] >= since:
                 found.append(region)
         return found
 
@@ -176,6 +181,7 @@ class Monitor:
     def began(self, machine: CoordinatorMachine) -> None:
         """A coordinator starts: look at all that its engine decides."""
         assert machine.part is not None
+        self.disturbed(self._world.regions)
         engine = machine.part.engine
         handle = engine.handle
         name = machine.name

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from agent.probes.base import Kind
+
+from .monitor import Opinion
 from .mutants import COPIED, MUTANTS, ROOT, planted
 from .run import Seen, Simulation, many, simulate
 
@@ -72,3 +75,13 @@ def test_every_mutant_can_still_be_planted(mutant, tmp_path):
 
 def test_a_simulation_prints_its_size():
     assert "coordinators=1" in str(Simulation(1, **FIVE).world.size)
+
+
+def test_who_missed_results_may_hold_either_vote_until_a_streak_is_long_enough() -> None:
+    opinion, up, down = Opinion(), Kind.SUCCESS, Kind.FAILURE
+    calm = [opinion.take(kind, 3, 2, shaken=False) for kind in (down, down, down, up, down)]
+    assert calm == [{"none"}, {"none"}, {"down"}, {"down"}, {"down"}]
+    assert opinion.take(up, 3, 2, shaken=True) == {"down", "up"}
+    for kind in (down, up, down, up, down, down):
+        assert opinion.take(kind, 3, 2, shaken=False) == {"down", "up"}
+    assert opinion.take(down, 3, 2, shaken=False) == {"down"}
