@@ -14,8 +14,8 @@ from datetime import datetime
 
 from ctl.digs import Question, ask
 from gtm.errors import StartError, StoreError
-from gtm.etcd import connect
-from gtm.store import Delete, Put, Store
+from gtm.etcd import EtcdStore, connect
+from gtm.store import Delete, Put
 from tests.load import Load
 
 from . import asking, trust, world
@@ -305,11 +305,12 @@ async def _write_until_it_ends(on: Ground, member: str) -> None:
         await store.close()
 
 
-async def _give_up(store: Store) -> None:
+async def _give_up(store: EtcdStore) -> None:
     """End the history of what was written, once the members that are left have a leader again."""
     for _ in range(GIVING_UP):
         with contextlib.suppress(StoreError):
-            return await store.compact((await store.txn((), [Delete("/lab/much")])).revision)
+            await store.compact((await store.txn((), [Delete("/lab/much")])).revision)
+            return
         await asyncio.sleep(0.5)
     raise StartError("the members that are left do not take a write")
 

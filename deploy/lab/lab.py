@@ -33,6 +33,14 @@ ROOT = Path(__file__).parents[2]
 CLOCK = ("libfaketime.so.1", "apt-get install libfaketime")
 
 
+def clock_library() -> Path:
+    """What turns the clock of a program. Raises StartError where it is not installed."""
+    library = next(Path("/usr/lib").glob(f"*/faketime/{CLOCK[0]}"), None)
+    if library is None:
+        raise StartError(f"the clock of a program is turned by libfaketime: {CLOCK[1]}", 2)
+    return library
+
+
 class Lab:
     """The lab of this name, up or not."""
 
@@ -208,9 +216,7 @@ class Lab:
         return self.folder / node.name / "data"
 
     def _turned(self, node: Node) -> dict[str, str]:
-        library = next(Path("/usr/lib").glob(f"*/faketime/{CLOCK[0]}"), None)
-        if library is None:
-            raise StartError(f"the clock of a program is turned by libfaketime: {CLOCK[1]}", 2)
+        library = clock_library()
         path = self.folder / node.name / "clock"
         path.write_text("+0s\n")
         return {

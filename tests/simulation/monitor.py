@@ -67,23 +67,29 @@ class Opinion:
     """
 
     def __init__(self) -> None:
-        self.votes, self.last, self.streak = {"none"}, 0, 0
+        self.votes, self.streak = {"none"}, 0
+        self.last: Kind | None = None
 
     def take(self, kind: Kind, fall: int, rise: int, *, shaken: bool) -> set[str]:
         """The votes after a result; `shaken`: some coordinator may miss it, or begin with it."""
         self.streak = self.streak + 1 if self.last == kind else 1
         self.last = kind
-
-        def after(vote: str) -> str:
-            if kind is Kind.NO_OPINION:
-                return "none"
-            if kind is Kind.SUCCESS:
-                return "up" if vote == "none" or self.streak >= rise else vote
-            return "down" if self.streak >= fall else vote
-
         missed = self.votes if shaken else set()
-        self.votes = missed | {after(vote) for vote in self.votes | ({"none"} if shaken else set())}
+        self.votes = missed | {self._after(vote, fall, rise) for vote in self.votes}
+        return self.anew(fall, rise) if shaken else self.votes
+
+    def anew(self, fall: int, rise: int) -> set[str]:
+        """The votes once some coordinator may have begun with the last result."""
+        if self.streak:
+            self.votes.add(self._after("none", fall, rise))
         return self.votes
+
+    def _after(self, vote: str, fall: int, rise: int) -> str:
+        if self.last is Kind.NO_OPINION:
+            return "none"
+        if self.last is Kind.SUCCESS:
+            return "up" if vote == "none" or self.streak >= rise else vote
+        return "down" if self.streak >= fall else vote
 
 
 class Monitor:
@@ -98,6 +104,7 @@ class Monitor:
         self._saw: dict[tuple[str, TargetKey], Saw] = {}
         self._opinions: dict[tuple[str, TargetKey], list[Opinion]] = {}
         """Of an agent that began anew two: a coordinator may go on from what it said before."""
+        self._region_of: dict[str, str] = {}
         self._disturbed: dict[str, float] = {}
         self.verdicts: dict[TargetKey, str] = {}
         """As the store has them."""
@@ -143,8 +150,15 @@ class Monitor:
 
     def disturbed(self, regions: Iterable[str]) -> None:
         """Some coordinator may have missed results of these regions, or begun anew."""
-        for region in regions:
+        rules, shaken = self._world.check, set(regions)
+        for region in shaken:
             self._disturbed[region] = self._loop.time()
+        for (name, key), opinions in self._opinions.items():
+            if (region := self._region_of[name]) in shaken:
+                saw = self._saw[region, key]
+                for opinion in opinions:
+                    for vote in opinion.anew(rules.fall, rules.rise):
+                        saw.at[vote] = max(saw.at[vote], saw.heard)
 
     def heard(self, agent: AgentMachine, result: ProbeResult) -> None:
         """A probe ended."""
@@ -152,6 +166,7 @@ class Monitor:
         key = TargetKey(check, address, port)
         now = self._loop.time()
         opinions = self._opinions.setdefault((agent.name, key), [Opinion()])
+        self._region_of[agent.name] = agent.region
         saw = self._saw.setdefault((agent.region, key), Saw())
         rules = self._world.check
         saw.heard = now

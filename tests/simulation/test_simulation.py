@@ -85,3 +85,11 @@ def test_who_missed_results_may_hold_either_vote_until_a_streak_is_long_enough()
     for kind in (down, up, down, up, down, down):
         assert opinion.take(kind, 3, 2, shaken=False) == {"down", "up"}
     assert opinion.take(down, 3, 2, shaken=False) == {"down"}
+
+
+def test_who_begins_anew_may_begin_with_the_last_result() -> None:
+    opinion = Opinion()
+    for kind in (Kind.FAILURE, Kind.FAILURE, Kind.SUCCESS):
+        opinion.take(kind, 2, 3, shaken=False)
+    assert opinion.votes == {"down"}
+    assert opinion.anew(2, 3) == {"down", "up"}
