@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from gtm.state import VerdictRecord, Vote, VoteRecord
 
 from .agents import Agent
-from .events import FAILURE, NO_OPINION, NONE, SUCCESS, Digest, Frame
+from .events import FAILURE, NO_OPINION, NONE, SUCCESS, Digest, Frame, Now
 from .hysteresis import DOWN, NAMES, NO_VOTE, UP, Codes, opinions, rounds, streaks, votes
 from .targets import Targets
 from .views import RegionVoteView
@@ -354,11 +355,6 @@ class Evidence:
             ]
         return min(found, default=None)
 
-    def turned_ms(self, region: str, number: int) -> int:
-        """When a region's vote on a target turned last; 0: nobody knows."""
-        place = self.regions.get(region)
-        return 0 if place is None else int(place.voted_ms[number])
-
     def rtt_us(self, region: str, numbers: Iterable[int]) -> int:
         """The least smoothed round trip from a region to any of these targets; 0: none known."""
         place = self.regions.get(region)
@@ -392,6 +388,47 @@ class Evidence:
             reason="; ".join(filter(None, (silenced, reason))),
             rtt_us=agent.rtt.item(number),
         )
+
+    def cast(self, region: str, numbers: Numbers, now: Now) -> list[VoteRecord]:
+        """A region's votes on `numbers` as they are stored, with when each turned."""
+        place = self.regions.get(region)
+        if place is None:
+            return [self.record(region, number) for number in numbers.tolist()]
+        turned = place.voted_ms[numbers].tolist()
+        codes = place.vote[numbers]
+        since = [round(now.wall_s - (now.mono_ms - ms) / 1000, 3) if ms else 0.0 for ms in turned]
+        if len(place.agents) != 1 or region in self.silenced:
+            return [
+                replace(record, since=at if record.vote != "none" else 0.0)
+                for at, number in zip(since, numbers.tolist(), strict=True)
+                for record in (self.record(region, number),)
+            ]
+        (agent,) = place.agents.values()  # the usual case, a column at a time
+        last = agent.last[numbers]
+        reasoned = (last != SUCCESS) | (codes == DOWN)
+        return [
+            VoteRecord(
+                vote=_VOTES[vote],
+                streak=streak,
+                reason=agent.reason_text(number) if tells else "",
+                rtt_us=rtt,
+                since=at if vote else 0.0,
+            )
+            if heard
+            else VoteRecord(
+                vote=_VOTES[vote], reason=place.silence(number), since=at if vote else 0.0
+            )
+            for vote, heard, streak, tells, rtt, at, number in zip(
+                codes.tolist(),
+                (last != NONE).tolist(),
+                agent.streak[numbers].tolist(),
+                reasoned.tolist(),
+                agent.rtt[numbers].tolist(),
+                since,
+                numbers.tolist(),
+                strict=True,
+            )
+        ]
 
     def show(self, region: str, number: int, now_ms: int) -> RegionVoteView:
         """The same with age, phases, and how many agents have an opinion."""

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from gtm.state import Health, VerdictRecord, VoteRecord
@@ -137,7 +136,11 @@ class Verdicts:
             turns = verdict != standing
             lacking = np.flatnonzero(self.unsaved[group] & ~pending & ~turns)[:room]
             room -= len(lacking)
-            for row in (*np.flatnonzero(turns).tolist(), *lacking.tolist()):
+            rows = np.concatenate((np.flatnonzero(turns), lacking))
+            if not rows.size:
+                continue
+            cast = [self._evidence.cast(region, group[rows], now) for region in who.regions]
+            for row, *votes in zip(rows.tolist(), *cast, strict=True):
                 number = int(group[row])
                 key = self._targets.key(number)
                 decision = decide(
@@ -151,7 +154,9 @@ class Verdicts:
                     turned.append(key)
                 self.unsaved[number] = False
                 self._stored.add(key)
-                record = self._record(key, number, decision.rule, now)
+                record = self._record(
+                    key, number, decision.rule, dict(zip(who.regions, votes, strict=True)), now
+                )
                 effects.append(PublishVerdict(target=key, record=record))
         if turned:
             self._outvote(
@@ -177,7 +182,14 @@ class Verdicts:
         self.pending[group] = pending
         self.split[group] = np.where(verdict == DOWN, tally.ups > 0, tally.downs > 0)
 
-    def _record(self, key: TargetKey, number: int, rule: str, now: Now) -> VerdictRecord:
+    def _record(
+        self,
+        key: TargetKey,
+        number: int,
+        rule: str,
+        votes: dict[str, VoteRecord],
+        now: Now,
+    ) -> VerdictRecord:
         check, who = self._targets.check(key), self._targets.electorate(key)
         first_failed = 0.0
         if self.code[number] == DOWN:
@@ -185,13 +197,6 @@ class Verdicts:
             failed_ms = self._evidence.first_failed_ms(who.regions, number, since_ms)
             if failed_ms is not None:
                 first_failed = now.wall_s - (now.mono_ms - failed_ms) / 1000
-        votes: dict[str, VoteRecord] = {}
-        for region in who.regions:
-            vote, turned_ms = self._evidence.record(region, number), 0
-            if vote.vote != "none":
-                turned_ms = self._evidence.turned_ms(region, number)
-            since = round(now.wall_s - (now.mono_ms - turned_ms) / 1000, 3) if turned_ms else 0.0
-            votes[region] = replace(vote, since=since)
         return VerdictRecord(
             verdict=HEALTH[self.code[number]],
             since=float(self.since[number]),
