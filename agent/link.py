@@ -169,6 +169,7 @@ class Link:
         """There are new results, which may wait for so long."""
         if not self.met:
             self.acked = self._sent = self._results.end  # its first digest will say it all
+            self._on_ack()
         elif self.has_assignment:
             due_ms = max(self._runner.now_ms() + patience_ms, self._flush_at_ms)
             if due_ms < self._due_ms or self._results.end - self._sent >= FRAME_ROWS:
@@ -423,6 +424,7 @@ class Link:
                     self._unacked[-1] = (self._unacked[-1][0], end)
                 else:
                     self.acked = end
+                    self._on_ack()
                 continue
             self._sequence += 1
             frame.sequence = self._sequence

@@ -20,7 +20,7 @@ from gtm.variants import variants
 from . import metrics
 from .probes.base import STALLED_MS, Identity, Kind, Outcome, Probe, Reason, Target
 from .results import ProbeResult
-from .schedule import Schedule
+from .schedule import NEVER_MS, Schedule
 
 TICK_MS = 10
 """Probes begin at multiples of that: those of one tick share a turn of the loop."""
@@ -58,13 +58,17 @@ class Standing:
     __slots__ = (
         "asked_ms",
         "before",
+        "began_ms",
         "confirming",
         "due_ms",
         "ended_ms",
-        "hard",
+        "identity",
         "opinion",
         "outcome",
+        "overran",
+        "probe",
         "smoothed_us",
+        "span_ms",
         "streak",
         "target",
         "task",
@@ -72,6 +76,9 @@ class Standing:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.identity = target.identity
+        self.probe: Probe | None = None
+        """What probes the target as it is; None until it is first due."""
         self.outcome: Outcome | None = None
         self.streak = 0
         self.ended_ms = 0
@@ -79,7 +86,10 @@ class Standing:
         """Smoothed round trip of successes in microseconds; 0: none yet."""
         self.opinion = Opinion.NONE
         self.task: asyncio.Task[Outcome] | None = None
-        self.hard: asyncio.TimerHandle | None = None
+        self.began_ms = self.span_ms = 0
+        """Of the probe under way, or of the last one."""
+        self.overran = False
+        """Whether the probe under way was given up, which was told already."""
         self.due_ms = 0
         self.confirming = 0
         """Probes that may still be added to confirm a failure."""
@@ -94,11 +104,6 @@ class Standing:
         target, outcome = self.target, self.outcome
         turning = target.rise if outcome and outcome.kind is Kind.SUCCESS else target.fall
         return self.streak > turning
-
-    @property
-    def patience_ms(self) -> int:
-        """How long the last result may wait: not at all while its streak may turn a vote."""
-        return min(PATIENCE_MS, self.target.interval_ms // 4) if self.repeats else 0
 
     def take(self, outcome: Outcome, ended_ms: int) -> Opinion:
         """Count an outcome in; returns the opinion before it."""
@@ -141,7 +146,9 @@ class Runner:
         self._probe_of = probe_of
         self._standings: dict[Identity, Standing] = {}
         self._waiting: deque[Standing] = deque()  # at most one entry a target
-        self._running = 0
+        self._running: set[Standing] = set()
+        self._hard: asyncio.TimerHandle | None = None
+        self._hard_ms = 0
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ms = 0
         self._loop = asyncio.get_running_loop()
@@ -150,6 +157,7 @@ class Runner:
         self.blind = ""
         """Why nothing that is seen means anything; "" while it does."""
         self._faults: set[str] = set()  # types whose fault was logged
+        metrics.RUNNING.set_function(lambda: len(self._running))
 
     def now_ms(self) -> int:
         """The clock of all that the agent does: the loop's monotonic one."""
@@ -167,8 +175,8 @@ class Runner:
             standing = self._standings.get(identity)
             if standing is None:
                 self._standings[identity] = Standing(target)
-            else:
-                standing.target = target
+            elif standing.target != target:
+                standing.target, standing.probe = target, None
             self._schedule.set(
                 identity,
                 target.interval_ms,
@@ -218,7 +226,7 @@ class Runner:
     @property
     def running(self) -> int:
         """Probes under way."""
-        return self._running
+        return len(self._running)
 
     async def drain(self, seconds: float) -> None:
         """Begin no probe any more, and let those under way end, within so many seconds."""
@@ -235,8 +243,9 @@ class Runner:
     async def close(self) -> None:
         """End all probes; their outcomes are not reported."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._hard):
+            if timer is not None:
+                timer.cancel()
         tasks = [one.task for one in self._standings.values() if one.task is not None]
         for task in tasks:
             task.cancel()
@@ -271,68 +280,85 @@ class Runner:
         self._arm()
 
     def _start(self) -> None:
-        while self._waiting and self._running < self._max_probes and not self._closed:
+        while self._waiting and len(self._running) < self._max_probes and not self._closed:
             standing = self._waiting.popleft()
-            target = standing.target
-            if self._standings.get(target.identity) is not standing:
+            if self._standings.get(standing.identity) is not standing:
                 continue  # removed while it waited
-            if self.now_ms() - standing.due_ms >= LATE_MS:
+            now = self.now_ms()
+            if now - standing.due_ms >= LATE_MS:
                 metrics.LATE.inc()
-            probe = self._probe_of(target)
-            if probe is None:
+            target = standing.target
+            if standing.probe is None:
+                standing.probe = self._probe_of(target)
+            if standing.probe is None:
                 unfit = Outcome(Kind.NO_OPINION, Reason.SETTINGS, target.unfit)
                 self._loop.call_soon(self._record, standing, unfit)
                 continue
-            began = self.now_ms()
-            span = target.span_ms
-            task = self._loop.create_task(probe(target))
-            standing.task = task
-            self._running += 1
-            metrics.RUNNING.set(self._running)
-            hard = self._loop.call_later((span + HARD_MS) / 1000, self._overrun, standing, task)
-            standing.hard = hard
-            task.add_done_callback(partial(self._ended, standing, began, span))
+            standing.began_ms, standing.span_ms = now, target.span_ms
+            standing.overran = False
+            standing.task = self._loop.create_task(standing.probe(target))
+            standing.task.add_done_callback(partial(self._ended, standing))
+            self._running.add(standing)
+            self._watch(now + standing.span_ms + HARD_MS)
 
-    def _ended(
-        self, standing: Standing, began: int, span: int, task: asyncio.Task[Outcome]
-    ) -> None:
-        self._running -= 1
-        metrics.RUNNING.set(self._running)
+    def _ended(self, standing: Standing, task: asyncio.Task[Outcome]) -> None:
+        self._running.discard(standing)
         standing.task = None
-        hard, standing.hard = standing.hard, None
-        if hard is None:  # it overran, which was told already
+        if standing.overran:
             self._free(standing)
         else:
-            hard.cancel()
-            self._record(
-                standing, self._outcome(standing.target, task, self.now_ms() - began, span)
-            )
-        self._start()
+            self._record(standing, self._outcome(standing, task))
+        if self._waiting:
+            self._start()
 
-    def _outcome(
-        self, target: Target, task: asyncio.Task[Outcome], took_ms: int, span_ms: int
-    ) -> Outcome:
+    def _outcome(self, standing: Standing, task: asyncio.Task[Outcome]) -> Outcome:
         """What a finished task says: its own outcome, unless this agent is to blame for it."""
-        error = None if task.cancelled() else task.exception()
         if task.cancelled():
             return Outcome(Kind.NO_OPINION, Reason.FAULT, "cancelled")
+        error = task.exception()
         if error is not None:
+            target = standing.target
             if target.type not in self._faults:
                 self._faults.add(target.type)
                 log.error("a probe of type %s raised", target.type, exc_info=error)
             return Outcome(Kind.NO_OPINION, Reason.FAULT, f"{type(error).__name__}: {error}")
         outcome = task.result()
-        if outcome.reason is Reason.TIMEOUT and took_ms > span_ms + STALLED_MS:
-            text = f"the time-out was noticed {took_ms - span_ms} ms late"
-            return Outcome(Kind.NO_OPINION, Reason.STALLED, text)
+        if outcome.reason is Reason.TIMEOUT:
+            late_ms = self.now_ms() - standing.began_ms - standing.span_ms
+            if late_ms > STALLED_MS:
+                text = f"the time-out was noticed {late_ms} ms late"
+                return Outcome(Kind.NO_OPINION, Reason.STALLED, text)
         return outcome
+
+    def _watch(self, hard_ms: int) -> None:
+        """Look at the hard deadlines at `hard_ms` or before: one timer for all of them."""
+        if self._hard is not None:
+            if self._hard_ms <= hard_ms:
+                return
+            self._hard.cancel()
+        self._hard_ms = hard_ms
+        self._hard = self._loop.call_at(hard_ms / 1000 + 0.0005, self._look)
+
+    def _look(self) -> None:
+        """Give up what ran over its hard deadline, and look again when the next one is due."""
+        self._hard = None
+        now = self.now_ms()
+        next_ms = NEVER_MS
+        for standing in self._running:
+            hard_ms = standing.began_ms + standing.span_ms + HARD_MS
+            if standing.overran:
+                continue
+            if hard_ms > now:
+                next_ms = min(next_ms, hard_ms)
+            elif standing.task is not None and not standing.task.done():
+                self._overrun(standing, standing.task)
+        if next_ms < NEVER_MS:
+            self._watch(next_ms)
 
     def _overrun(self, standing: Standing, task: asyncio.Task[Outcome]) -> None:
         """Tell at once; the target and its slot stay busy until the probe has really ended."""
-        if task.done():
-            return
         metrics.OVERRUN.inc()
-        standing.hard = None
+        standing.overran = True
         task.cancel()
         self._report(standing, Outcome(Kind.NO_OPINION, Reason.OVERRUN))
 
@@ -341,7 +367,7 @@ class Runner:
         self._free(standing)
 
     def _free(self, standing: Standing) -> None:
-        identity = standing.target.identity
+        identity = standing.identity
         if self._standings.get(identity) is standing:
             if standing.confirming:
                 self._confirm_on(standing)
@@ -364,11 +390,11 @@ class Runner:
         ):
             standing.confirming = 0
             return
-        self._schedule.hasten(standing.target.identity, self.now_ms() + CONFIRM_GAP_MS)
+        self._schedule.hasten(standing.identity, self.now_ms() + CONFIRM_GAP_MS)
 
     def _report(self, standing: Standing, outcome: Outcome) -> None:
         target = standing.target
-        if self._closed or self._standings.get(target.identity) is not standing:
+        if self._closed or self._standings.get(standing.identity) is not standing:
             return
         if self.blind and outcome.kind is not Kind.NO_OPINION:
             outcome = Outcome(Kind.NO_OPINION, Reason.CANARIES, self.blind)
@@ -385,6 +411,7 @@ class Runner:
                 port=target.port,
                 reason=outcome.text,
             )
-        self._on_result(
-            ProbeResult(target.identity, outcome, now, standing.patience_ms, standing.repeats)
-        )
+        repeats = standing.repeats
+        # Not at all while the streak may turn a vote.
+        patience_ms = min(PATIENCE_MS, target.interval_ms // 4) if repeats else 0
+        self._on_result(ProbeResult(standing.identity, outcome, now, patience_ms, repeats))

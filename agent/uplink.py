@@ -65,6 +65,7 @@ class Uplink:
 
     def start(self) -> None:
         """Open the streams of the settings."""
+        metrics.BUFFERED.set_function(lambda: len(self._results))
         for address in self._configured:
             self._add(address)
 
@@ -72,11 +73,11 @@ class Uplink:
         """Keep a result until every coordinator acknowledged it, within the log's bound."""
         repeats, turns = self._results.dropped_repeats, self._results.dropped_turns
         self._results.append(result)
-        metrics.DROPPED.labels("repeat").inc(self._results.dropped_repeats - repeats)
-        metrics.DROPPED.labels("turn").inc(self._results.dropped_turns - turns)
+        if self._results.dropped > repeats + turns:
+            metrics.DROPPED.labels("repeat").inc(self._results.dropped_repeats - repeats)
+            metrics.DROPPED.labels("turn").inc(self._results.dropped_turns - turns)
         for link, _ in self._links.values():
             link.offered(result.patience_ms)
-        self._release()
 
     def trouble(self) -> str:
         """Why the agent is not ready, neither streaming nor buffering; "" where it is."""
@@ -225,4 +226,3 @@ class Uplink:
         acked = [link.acked for link, _ in self._links.values()]
         if acked:
             self._results.release(min(acked))
-        metrics.BUFFERED.set(len(self._results))

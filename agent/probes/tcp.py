@@ -9,14 +9,16 @@ waited for.
 from __future__ import annotations
 
 import asyncio
+import time
+from socket import SOCK_STREAM
 from typing import Annotated
 
 from msgspec import Meta
 
 from ._forms import Text, TooSlow
 from ._tls import context
-from ._wire import Stages, Wire
-from .base import Fault, Kind, Outcome, ProbeSettings, Reason, Target, failed, unable
+from ._wire import Stages, Wire, opened
+from .base import Fault, Kind, Outcome, Phases, ProbeSettings, Reason, Target, failed, unable
 
 MAX_ANSWER = 65_536
 """Bytes in which `expect` is looked for."""
@@ -35,11 +37,18 @@ class Settings(ProbeSettings, frozen=True, kw_only=True):
     ] = None
     tls: Annotated[bool, Meta(description="shake hands first; any certificate is taken")] = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether the connection alone is asked for."""
+        return not self.tls and not self.send and self.expect is None
+
 
 async def probe(target: Target) -> Outcome:
     """Probe once; `rtt_us` is the whole probe."""
     settings = target.settings
     assert isinstance(settings, Settings)
+    if settings.plain:
+        return await _accepted(target)
     stages = Stages()
     wire: Wire | None = None
     try:
@@ -61,6 +70,18 @@ async def probe(target: Target) -> Outcome:
         if wire is not None:
             wire.close()
     return Outcome(Kind.SUCCESS, rtt_us=stages.elapsed_us(), phases=stages.phases())
+
+
+async def _accepted(target: Target) -> Outcome:
+    """Connect and no more: what most checks of this type ask, for half of what a Wire costs."""
+    began_ns = time.monotonic_ns()
+    try:
+        sock = await opened(target.address, target.port, SOCK_STREAM, target.timeout_ms / 1000)
+    except Fault as fault:
+        return fault.outcome(0, Phases())
+    took_us = max(1, (time.monotonic_ns() - began_ns) // 1000)
+    sock.close()
+    return Outcome(Kind.SUCCESS, rtt_us=took_us, phases=Phases(connect_us=took_us))
 
 
 async def _expect(wire: Wire, expect: Text, stages: Stages) -> None:

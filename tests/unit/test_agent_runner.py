@@ -327,6 +327,28 @@ def test_the_hard_deadline_is_that_of_the_type_with_its_own_span() -> None:
     play(scene)
 
 
+def test_each_probe_keeps_a_hard_deadline_of_its_own() -> None:
+    async def stuck(_: Target) -> Outcome:
+        await asyncio.Event().wait()
+        return GOOD
+
+    async def scene() -> None:
+        stage = Stage(stuck)
+        spans = {1: 900, 2: 100, 3: 500}
+        began: dict[str, int] = {}
+        stage._script = lambda one: began.setdefault(one.address, now()) and stuck(one)
+        now = stage.runner.now_ms
+        stage.assign(*(target(number, timeout=span) for number, span in spans.items()))
+        await asyncio.sleep(HARD_MS / 1000 + 1.95)
+        ends = {result.identity[1]: result.ended_ms for result in stage.results[:3]}
+        for number, span in spans.items():
+            address = target(number).address
+            assert ends[address] - began[address] == pytest.approx(span + HARD_MS, abs=2)
+        assert {one.outcome.reason for one in stage.results} == {Reason.OVERRUN}
+
+    play(scene)
+
+
 def test_only_results_that_turn_no_vote_may_wait_for_others() -> None:
     async def scene() -> None:
         stage = Stage(sequence(GOOD, GOOD, GOOD, GOOD, GOOD, GOOD, BAD, BAD))
