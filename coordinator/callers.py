@@ -51,6 +51,7 @@ ROLE_OF: Mapping[str, Role] = {
     "History": "read",
     "Recent": "read",
     "Audit": "read",
+    "Stored": "read",
     "Force": "operate",
     "Release": "operate",
     "Apply": "admin",

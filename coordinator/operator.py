@@ -20,13 +20,13 @@ import msgspec
 from gtm import codec, keys, links, view
 from gtm.errors import Compacted, GtmError, OutcomeUnknown, StoreDenied, StoreError
 from gtm.ports import Policy, Question
-from gtm.state import AuditHead, VerdictRecord
+from gtm.state import VerdictRecord
 from gtm.store import Store
 from gtm.v1 import operator_pb2 as pb
 from gtm.v1.operator_pb2_grpc import OperatorServicer
 from gtm.view import View
 
-from . import callers, listing, plan, planner, wire
+from . import callers, listing, plan, planner, stored, wire
 from .apply import Applier, Busy, Outcome
 from .behind import behind_at, with_records, with_votes
 from .chronicle import MAX_AGE_S
@@ -36,13 +36,12 @@ from .mirror import Mirror
 from .overrides import MAX_CHARS, Overrides, Unfit
 from .planner import Request
 from .status import Status
+from .stored import MAX_PART_BYTES
 from .views import VerdictView
 from .watchers import MAX_WAITING, MAX_WATCHERS, Gone, TooSlow, Watcher
 
 MAX_HISTORY_PARTS = 200
 """Parts of the history (`keys.history_part`) that one answer looks through."""
-MAX_PART_BYTES = 2 << 20
-"""Entries of the history, and of the audit trail, in one answer."""
 MAX_RECENT = 20_000
 """Targets whose recent results one call gives."""
 MAX_SINCE_S = 30 * 86_400.0
@@ -253,30 +252,13 @@ class Operator(OperatorServicer):
     @_call
     async def Audit(self, request: pb.AuditRequest, context: Any) -> pb.AuditResponse:
         """Entries of the audit trail from one on, as many as fit, and its head."""
-        item = await self._store.get(keys.AUDIT_HEAD)
-        if item is None:
-            return pb.AuditResponse()
-        head = codec.decode(item.value, AuditHead)
-        seq = max(request.seq, head.first)
-        if seq > head.seq:
-            return pb.AuditResponse(head=item.value.decode())
-        found: list[str] = []
-        size = 0
-        listing = await self._store.list(keys.audit_block(seq))
-        for one in listing.items:
-            if one.key < keys.audit(seq):
-                continue
-            size += len(one.value)
-            if found and size > MAX_PART_BYTES:
-                break
-            found.append(one.value.decode(errors="replace"))
-            last = one.key
-        after = (seq // keys.AUDIT_BLOCK + 1) * keys.AUDIT_BLOCK
-        if found and size > MAX_PART_BYTES:
-            after = int(last.removeprefix(keys.AUDIT)) + 1
-        return pb.AuditResponse(
-            head=item.value.decode(), entries=found, next=after if after <= head.seq else 0
-        )
+        return await stored.audit(self._store, request.seq)
+
+    @_call
+    async def Stored(self, request: pb.StoredRequest, context: Any) -> None:
+        """Digests of what configuration is stored, part by part."""
+        async for part in stored.configuration(self._store):
+            await context.write(part)
 
     # ---- what stands ---------------------------------------------------------------------------
 

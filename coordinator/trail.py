@@ -8,7 +8,6 @@ hash the head remembers, so that what is left verifies (`gtm.audit`).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gtm import codec, keys
-from gtm.audit import sealed
+from gtm.audit import digest_of, sealed
 from gtm.errors import StoreError
 from gtm.state import AuditChange, AuditEntry, AuditHead
 from gtm.store import Compare, Delete, Op, Put, Store
@@ -184,15 +183,11 @@ def bounded(found: Iterable[AuditChange]) -> tuple[tuple[AuditChange, ...], int]
                 one,
                 before=one.before if fits else "",
                 after=one.after if fits else "",
-                before_digest=_digest(one.before),
-                after_digest=_digest(one.after),
+                before_digest=digest_of(one.before.encode()),
+                after_digest=digest_of(one.after.encode()),
             )
         )
     return tuple(told), more
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest() if text else ""
 
 
 def _plain(text: str) -> str:

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import getpass
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -168,11 +168,8 @@ class Client:
 
     async def recent(self, request: pb.RecentRequest) -> AsyncIterator[pb.RecentTarget]:
         """The recent results of a check's targets, one target at a time."""
-        try:
-            async for message in self._stub.Recent(request, timeout=APPLY_DEADLINE_S):
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error) from None
+        async for message in self._stream(self._stub.Recent, request, APPLY_DEADLINE_S):
+            yield message
 
     async def status(self) -> pb.StatusResponse:
         """Members, revisions, alarms."""
@@ -191,12 +188,9 @@ class Client:
 
     async def watch(self, filter_: str = "") -> AsyncIterator[pb.WatchVerdictsResponse]:
         """Verdicts as they are, then as they change, until the link breaks."""
-        try:
-            asked = pb.ListVerdictsRequest(filter=filter_)
-            async for message in self._stub.WatchVerdicts(asked, metadata=self._shown):
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error) from None
+        asked = pb.ListVerdictsRequest(filter=filter_)
+        async for message in self._stream(self._stub.WatchVerdicts, asked):
+            yield message
 
     async def explain(self, request: pb.ExplainRequest) -> str:
         """The JSON text of an explanation."""
@@ -210,6 +204,23 @@ class Client:
     async def audit(self, seq: int = 0) -> pb.AuditResponse:
         """Entries of the audit trail from `seq` on."""
         return await self._call(self._stub.Audit, pb.AuditRequest(seq=seq))
+
+    async def stored(self) -> AsyncIterator[pb.StoredPart]:
+        """Digests of what configuration is stored, part by part."""
+        async for part in self._stream(self._stub.Stored, pb.StoredRequest(), APPLY_DEADLINE_S):
+            yield part
+
+    async def _stream(
+        self,
+        method: Callable[..., AsyncIterable[T]],
+        request: Any,
+        deadline_s: float | None = None,
+    ) -> AsyncIterator[T]:
+        try:
+            async for message in method(request, timeout=deadline_s, metadata=self._shown):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
 
     async def _call(
         self, method: Callable[..., Awaitable[T]], request: Any, deadline_s: float = DEADLINE_S

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from itertools import zip_longest
+
+from msgspec import Struct
 
 from gtm import codec
-from gtm.audit import Verifier
+from gtm.audit import Stored, Verifier, account
 from gtm.errors import StartError
 from gtm.state import AuditEntry, AuditHead, HistoryEntry
 from gtm.units import Duration
@@ -32,7 +35,9 @@ def add(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", default=SINCE, metavar="TIME", help=f"default: {SINCE}")
     parser.add_argument("--audit", action="store_true", help="what operators did, instead")
     parser.add_argument(
-        "--verify", action="store_true", help="check the audit trail's chain; 1 where it is broken"
+        "--verify",
+        action="store_true",
+        help="check the audit trail's chain, and that it accounts for what is stored; else 1",
     )
     parser.add_argument("-o", dest="form", choices=("table", "json"), default="table")
     client.add_flags(parser)
@@ -102,41 +107,65 @@ def _relative(seconds: float) -> str:
 # ---- audit -----------------------------------------------------------------------------------
 
 
-async def _trail(args: argparse.Namespace) -> tuple[AuditHead, list[AuditEntry], list[str]]:
-    """The head as it was first, the entries, and those of them that can't be read."""
-    head, found, broken, seq = AuditHead(), [], [], 0
-    async with client.Client.of(args) as asked:
-        while True:
-            answer = await asked.audit(seq)
-            if not seq and answer.head:
-                head = codec.decode(answer.head.encode(), AuditHead)
-            for text in answer.entries:
-                try:
-                    found.append(codec.decode(text.encode(), AuditEntry))
-                except ValueError:
-                    broken.append(f"what stands after {len(found)} entries is no entry")
-            seq = answer.next
-            if not seq:
-                return head, found, broken
+class _Trail(Struct):
+    """The head as it was first, the entries, when each was written, and what can't be read."""
+
+    head: AuditHead
+    entries: list[AuditEntry]
+    revisions: list[int]
+    broken: list[str]
+
+
+async def _trail(asked: client.Client) -> _Trail:
+    found, seq = _Trail(AuditHead(), [], [], []), 0
+    while True:
+        answer = await asked.audit(seq)
+        if not seq and answer.head:
+            found.head = codec.decode(answer.head.encode(), AuditHead)
+        for text, revision in zip_longest(answer.entries, answer.revisions):
+            try:
+                found.entries.append(codec.decode(text.encode(), AuditEntry))
+                found.revisions.append(revision)
+            except ValueError:
+                found.broken.append(f"what stands after {len(found.entries)} entries is no entry")
+        seq = answer.next
+        if not seq:
+            return found
 
 
 async def _verify(args: argparse.Namespace) -> int:
-    head, entries, broken = await _trail(args)
-    verifier = Verifier(head)
-    wrong = [*broken, *verifier.take(entries), *verifier.end()]
+    """The chain, then what is stored: that is read first, so that no change since is held wrong."""
+    as_of = 0
+    there: list[Stored] = []
+    async with client.Client.of(args) as asked:
+        async for part in asked.stored():
+            as_of = part.revision
+            there += [Stored(one.kind, one.name, one.digest, one.revision) for one in part.objects]
+        trail = await _trail(asked)
+    verifier = Verifier(trail.head)
+    wrong = [*trail.broken, *verifier.take(trail.entries), *verifier.end()]
+    found = account(zip(trail.entries, trail.revisions, strict=True), there, as_of)
+    wrong += found.wrong
     if args.form == "json":
-        print(show.as_json({"entries": verifier.checked, "last": head.hash, "wrong": wrong}))
+        told = {"entries": verifier.checked, "last": trail.head.hash}
+        told |= {"covered": found.covered, "older": found.older, "wrong": wrong}
+        print(show.as_json(told))
     elif wrong:
         print("\n".join(wrong))
     else:
-        print(f"{verifier.checked} entries, each follows the one before; last hash {head.hash}")
+        print(
+            f"{verifier.checked} entries, each follows the one before; last hash {trail.head.hash}"
+        )
+        older = f"; {found.older} older than the trail, not covered" if found.older else ""
+        print(f"{found.covered} resources in etcd, each as the trail left it{older}")
     return 1 if wrong else 0
 
 
 async def _audit(args: argparse.Namespace) -> int:
     since = _since(args.since)
-    _, entries, broken = await _trail(args)
-    found = [one for one in entries if one.time >= since and _about(one, args.target)]
+    async with client.Client.of(args) as asked:
+        trail = await _trail(asked)
+    found = [one for one in trail.entries if one.time >= since and _about(one, args.target)]
     if args.form == "json":
         print(show.as_json([codec.plain(entry) for entry in found]))
     elif found:
@@ -144,8 +173,8 @@ async def _audit(args: argparse.Namespace) -> int:
         print(show.table(("TIME", "WHO", "DID", "TO", "WHY"), rows))
     else:
         print(f"nobody changed anything within {args.since}")
-    if broken:
-        raise StartError(f"the trail has what is no entry: {broken[0]}; see --verify", 1)
+    if trail.broken:
+        raise StartError(f"the trail has what is no entry: {trail.broken[0]}; see --verify", 1)
     return 0
 
 

@@ -231,14 +231,40 @@ class AuditRequest(_message.Message):
     def __init__(self, seq: _Optional[int] = ...) -> None: ...
 
 class AuditResponse(_message.Message):
-    __slots__ = ("head", "entries", "next")
+    __slots__ = ("head", "entries", "next", "revisions")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
     head: str
     entries: _containers.RepeatedScalarFieldContainer[str]
     next: int
-    def __init__(self, head: _Optional[str] = ..., entries: _Optional[_Iterable[str]] = ..., next: _Optional[int] = ...) -> None: ...
+    revisions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, head: _Optional[str] = ..., entries: _Optional[_Iterable[str]] = ..., next: _Optional[int] = ..., revisions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StoredRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StoredPart(_message.Message):
+    __slots__ = ("revision", "objects")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    objects: _containers.RepeatedCompositeFieldContainer[StoredObject]
+    def __init__(self, revision: _Optional[int] = ..., objects: _Optional[_Iterable[_Union[StoredObject, _Mapping]]] = ...) -> None: ...
+
+class StoredObject(_message.Message):
+    __slots__ = ("kind", "name", "digest", "revision")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    digest: str
+    revision: int
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., digest: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

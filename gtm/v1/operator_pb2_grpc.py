@@ -94,6 +94,11 @@ class OperatorStub(object):
                 request_serializer=gtm_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
                 response_deserializer=gtm_dot_v1_dot_operator__pb2.AuditResponse.FromString,
                 _registered_method=True)
+        self.Stored = channel.unary_stream(
+                '/gtm.v1.Operator/Stored',
+                request_serializer=gtm_dot_v1_dot_operator__pb2.StoredRequest.SerializeToString,
+                response_deserializer=gtm_dot_v1_dot_operator__pb2.StoredPart.FromString,
+                _registered_method=True)
         self.Recent = channel.unary_stream(
                 '/gtm.v1.Operator/Recent',
                 request_serializer=gtm_dot_v1_dot_operator__pb2.RecentRequest.SerializeToString,
@@ -186,6 +191,13 @@ class OperatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stored(self, request, context):
+        """Digests of the configuration as it lies in etcd, to be held against the audit trail.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Recent(self, request, context):
         """The recent results of a check's targets as runs of equal outcomes, one target a message.
         """
@@ -255,6 +267,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Audit,
                     request_deserializer=gtm_dot_v1_dot_operator__pb2.AuditRequest.FromString,
                     response_serializer=gtm_dot_v1_dot_operator__pb2.AuditResponse.SerializeToString,
+            ),
+            'Stored': grpc.unary_stream_rpc_method_handler(
+                    servicer.Stored,
+                    request_deserializer=gtm_dot_v1_dot_operator__pb2.StoredRequest.FromString,
+                    response_serializer=gtm_dot_v1_dot_operator__pb2.StoredPart.SerializeToString,
             ),
             'Recent': grpc.unary_stream_rpc_method_handler(
                     servicer.Recent,
@@ -586,6 +603,33 @@ class Operator(object):
             '/gtm.v1.Operator/Audit',
             gtm_dot_v1_dot_operator__pb2.AuditRequest.SerializeToString,
             gtm_dot_v1_dot_operator__pb2.AuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stored(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gtm.v1.Operator/Stored',
+            gtm_dot_v1_dot_operator__pb2.StoredRequest.SerializeToString,
+            gtm_dot_v1_dot_operator__pb2.StoredPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -124,6 +124,11 @@ DIGS = [
 ]
 
 
+def test_the_trail_accounts_for_everything_that_up_applied(system: System) -> None:
+    found = system.json("history", "--verify")
+    assert (found["covered"], found["older"], found["wrong"]) == (7, 0, [])
+
+
 @pytest.mark.parametrize("resolver", [0, 1])
 @pytest.mark.parametrize(("question", "rcode", "data"), DIGS, ids=lambda value: str(value))
 def test_dig_gets_the_answer_that_was_configured(
