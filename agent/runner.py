@@ -12,15 +12,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
-from functools import partial
 
 from gtm.telemetry import transition
 from gtm.variants import variants
 
 from . import metrics
+from .deadlines import Deadlines
 from .probes.base import STALLED_MS, Identity, Kind, Outcome, Probe, Reason, Target
 from .results import ProbeResult
-from .schedule import NEVER_MS, Schedule
+from .schedule import Schedule
 
 TICK_MS = 10
 """Probes begin at multiples of that: those of one tick share a turn of the loop."""
@@ -59,7 +59,9 @@ class Standing:
         "asked_ms",
         "before",
         "began_ms",
+        "begun",
         "confirming",
+        "dropped",
         "due_ms",
         "ended_ms",
         "identity",
@@ -85,11 +87,15 @@ class Standing:
         self.smoothed_us = 0
         """Smoothed round trip of successes in microseconds; 0: none yet."""
         self.opinion = Opinion.NONE
-        self.task: asyncio.Task[Outcome] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.begun = False
+        """Whether that has had its first turn."""
         self.began_ms = self.span_ms = 0
         """Of the probe under way, or of the last one."""
         self.overran = False
         """Whether the probe under way was given up, which was told already."""
+        self.dropped = False
+        """Whether nobody wants to know any more."""
         self.due_ms = 0
         self.confirming = 0
         """Probes that may still be added to confirm a failure."""
@@ -147,8 +153,7 @@ class Runner:
         self._standings: dict[Identity, Standing] = {}
         self._waiting: deque[Standing] = deque()  # at most one entry a target
         self._running: set[Standing] = set()
-        self._hard: asyncio.TimerHandle | None = None
-        self._hard_ms = 0
+        self._hard: Deadlines[Standing] = Deadlines(asyncio.get_running_loop(), self._overrun)
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ms = 0
         self._loop = asyncio.get_running_loop()
@@ -169,8 +174,7 @@ class Runner:
         for identity in [one for one in self._standings if one not in targets]:
             gone = self._standings.pop(identity)
             self._schedule.remove(identity)
-            if gone.task is not None:
-                gone.task.cancel()
+            self._drop(gone)
         for identity, target in targets.items():
             standing = self._standings.get(identity)
             if standing is None:
@@ -238,17 +242,16 @@ class Runner:
         tasks = [one.task for one in self._standings.values() if one.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        await asyncio.sleep(0)  # their results are told by callbacks
 
     async def close(self) -> None:
         """End all probes; their outcomes are not reported."""
         self._closed = True
-        for timer in (self._timer, self._hard):
-            if timer is not None:
-                timer.cancel()
-        tasks = [one.task for one in self._standings.values() if one.task is not None]
-        for task in tasks:
-            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._hard.close()
+        for one in self._standings.values():
+            self._drop(one)
+        tasks = [one.task for one in self._running if one.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=HARD_MS / 1000)
 
@@ -282,11 +285,12 @@ class Runner:
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._max_probes and not self._closed:
             standing = self._waiting.popleft()
-            if self._standings.get(standing.identity) is not standing:
+            if standing.dropped:
                 continue  # removed while it waited
             now = self.now_ms()
             if now - standing.due_ms >= LATE_MS:
                 metrics.LATE.inc()
+            standing.overran = False
             target = standing.target
             if standing.probe is None:
                 standing.probe = self._probe_of(target)
@@ -295,34 +299,36 @@ class Runner:
                 self._loop.call_soon(self._record, standing, unfit)
                 continue
             standing.began_ms, standing.span_ms = now, target.span_ms
-            standing.overran = False
-            standing.task = self._loop.create_task(standing.probe(target))
-            standing.task.add_done_callback(partial(self._ended, standing))
+            standing.begun = False
             self._running.add(standing)
-            self._watch(now + standing.span_ms + HARD_MS)
+            self._hard.set(standing, (now + standing.span_ms + HARD_MS) / 1000)
+            standing.task = self._loop.create_task(self._run(standing, standing.probe))
 
-    def _ended(self, standing: Standing, task: asyncio.Task[Outcome]) -> None:
+    async def _run(self, standing: Standing, probe: Probe) -> None:
+        """One probe from its beginning to its result, as a task."""
+        standing.begun = True
+        outcome = Outcome(Kind.NO_OPINION, Reason.FAULT, "cancelled")
+        if not standing.dropped:
+            target = standing.target
+            try:
+                outcome = self._fair(standing, await probe(target))
+            except asyncio.CancelledError:
+                pass  # `_drop` and `_overrun` do that, and nobody else
+            except Exception as error:  # a shell: whatever it is, the others go on
+                if target.type not in self._faults:
+                    self._faults.add(target.type)
+                    log.error("a probe of type %s raised", target.type, exc_info=error)
+                text = f"{type(error).__name__}: {error}"
+                outcome = Outcome(Kind.NO_OPINION, Reason.FAULT, text)
         self._running.discard(standing)
+        self._hard.forget(standing)
         standing.task = None
-        if standing.overran:
-            self._free(standing)
-        else:
-            self._record(standing, self._outcome(standing, task))
+        self._record(standing, outcome)
         if self._waiting:
             self._start()
 
-    def _outcome(self, standing: Standing, task: asyncio.Task[Outcome]) -> Outcome:
-        """What a finished task says: its own outcome, unless this agent is to blame for it."""
-        if task.cancelled():
-            return Outcome(Kind.NO_OPINION, Reason.FAULT, "cancelled")
-        error = task.exception()
-        if error is not None:
-            target = standing.target
-            if target.type not in self._faults:
-                self._faults.add(target.type)
-                log.error("a probe of type %s raised", target.type, exc_info=error)
-            return Outcome(Kind.NO_OPINION, Reason.FAULT, f"{type(error).__name__}: {error}")
-        outcome = task.result()
+    def _fair(self, standing: Standing, outcome: Outcome) -> Outcome:
+        """What a probe says, unless this agent is to blame for it."""
         if outcome.reason is Reason.TIMEOUT:
             late_ms = self.now_ms() - standing.began_ms - standing.span_ms
             if late_ms > STALLED_MS:
@@ -330,50 +336,34 @@ class Runner:
                 return Outcome(Kind.NO_OPINION, Reason.STALLED, text)
         return outcome
 
-    def _watch(self, hard_ms: int) -> None:
-        """Look at the hard deadlines at `hard_ms` or before: one timer for all of them."""
-        if self._hard is not None:
-            if self._hard_ms <= hard_ms:
-                return
-            self._hard.cancel()
-        self._hard_ms = hard_ms
-        self._hard = self._loop.call_at(hard_ms / 1000 + 0.0005, self._look)
-
-    def _look(self) -> None:
-        """Give up what ran over its hard deadline, and look again when the next one is due."""
-        self._hard = None
-        now = self.now_ms()
-        next_ms = NEVER_MS
-        for standing in self._running:
-            hard_ms = standing.began_ms + standing.span_ms + HARD_MS
-            if standing.overran:
-                continue
-            if hard_ms > now:
-                next_ms = min(next_ms, hard_ms)
-            elif standing.task is not None and not standing.task.done():
-                self._overrun(standing, standing.task)
-        if next_ms < NEVER_MS:
-            self._watch(next_ms)
-
-    def _overrun(self, standing: Standing, task: asyncio.Task[Outcome]) -> None:
+    def _overrun(self, standing: Standing) -> None:
         """Tell at once; the target and its slot stay busy until the probe has really ended."""
         metrics.OVERRUN.inc()
         standing.overran = True
-        task.cancel()
-        self._report(standing, Outcome(Kind.NO_OPINION, Reason.OVERRUN))
+        if standing.task is not None:
+            standing.task.cancel()
+        if not standing.dropped:
+            self._report(standing, Outcome(Kind.NO_OPINION, Reason.OVERRUN))
+
+    def _drop(self, standing: Standing) -> None:
+        """Have nothing to do with it any more; a task that has not begun must, to end in order."""
+        standing.dropped = True
+        if standing.task is not None and standing.begun:
+            standing.task.cancel()
 
     def _record(self, standing: Standing, outcome: Outcome) -> None:
-        self._report(standing, outcome)
+        if standing.dropped:
+            return
+        if not standing.overran:
+            self._report(standing, outcome)
         self._free(standing)
 
     def _free(self, standing: Standing) -> None:
-        identity = standing.identity
-        if self._standings.get(identity) is standing:
-            if standing.confirming:
-                self._confirm_on(standing)
-            opinion = standing.opinion is not Opinion.NONE
-            self._schedule.ended(identity, self.now_ms(), opinion)
-            self._arm()
+        if standing.confirming:
+            self._confirm_on(standing)
+        opinion = standing.opinion is not Opinion.NONE
+        self._schedule.ended(standing.identity, self.now_ms(), opinion)
+        self._arm()
 
     def _confirm_on(self, standing: Standing) -> None:
         """After a probe of a target that is being confirmed: another one, or the end of it."""
@@ -394,8 +384,6 @@ class Runner:
 
     def _report(self, standing: Standing, outcome: Outcome) -> None:
         target = standing.target
-        if self._closed or self._standings.get(standing.identity) is not standing:
-            return
         if self.blind and outcome.kind is not Kind.NO_OPINION:
             outcome = Outcome(Kind.NO_OPINION, Reason.CANARIES, self.blind)
         metrics.ended(target.type, outcome)

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Awaitable
+
+from ..deadlines import Deadlines
 
 MAX_EVENTS = 256
 """Sockets that are told of in one turn of the loop; more of them come in the next one."""
@@ -22,6 +25,7 @@ class _Connecting:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._waiting: dict[int, asyncio.Future[bool]] = {}
+        self._deadlines: Deadlines[int] = Deadlines(loop, self._late)
         self._poll = select.epoll()
         loop.add_reader(self._poll.fileno(), self._wake)
 
@@ -29,33 +33,35 @@ class _Connecting:
         ready: asyncio.Future[bool] = self.loop.create_future()
         self._poll.register(number, _ONCE)
         self._waiting[number] = ready
-        timer = None
         if timeout_s is not None:
-            timer = self.loop.call_later(timeout_s, _settle, ready, False)
+            self._deadlines.set(number, self.loop.time() + timeout_s)
         try:
             return await ready
         finally:
-            if timer is not None:
-                timer.cancel()
             if self._waiting.pop(number, None) is not None:  # too late, or cancelled
                 self._poll.unregister(number)
+                self._deadlines.forget(number)
 
     def _wake(self) -> None:
         for number, _ in self._poll.poll(0, MAX_EVENTS):
             ready = self._waiting.pop(number, None)
             if ready is not None:
+                self._deadlines.forget(number)
                 _settle(ready, True)
+
+    def _late(self, number: int) -> None:
+        _settle(self._waiting[number], False)
 
 
 def _settle(ready: asyncio.Future[bool], result: bool) -> None:
-    if not ready.done():
+    if not ready.done():  # it may have been cancelled in this turn
         ready.set_result(result)
 
 
 _connecting: _Connecting | None = None
 
 
-async def ready_to_write(number: int, timeout_s: float | None) -> bool:
+def ready_to_write(number: int, timeout_s: float | None) -> Awaitable[bool]:
     """Whether the file `number` can be written to within `timeout_s`; OSError without a free file.
 
     For a socket that connects: once, and it is closed afterwards.
@@ -64,4 +70,4 @@ async def ready_to_write(number: int, timeout_s: float | None) -> bool:
     loop = asyncio.get_running_loop()
     if _connecting is None or _connecting.loop is not loop:
         _connecting = _Connecting(loop)
-    return await _connecting.wait(number, timeout_s)
+    return _connecting.wait(number, timeout_s)

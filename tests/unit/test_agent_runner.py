@@ -349,6 +349,30 @@ def test_each_probe_keeps_a_hard_deadline_of_its_own() -> None:
     play(scene)
 
 
+def test_a_target_that_goes_before_its_probe_had_a_turn_leaves_no_slot_taken() -> None:
+    async def scene() -> None:
+        kept, gone = target(1, interval=1_000), target(2, interval=1_000)
+        probed: list[str] = []
+
+        async def probe(one: Target) -> Outcome:
+            probed.append(one.address)
+            stage.assign(kept)  # the other one's task stands in line behind this one
+            return GOOD
+
+        stage = Stage(probe, max_probes=2)
+        stage.assign(kept, gone)
+        for one in (kept, gone):
+            stage.runner._schedule._entries[one.identity].slot_ms = stage.runner.now_ms() + 5
+            stage.runner._schedule._push(stage.runner._schedule._entries[one.identity])
+        stage.runner._arm()
+        await asyncio.sleep(0.5)
+        assert probed == [kept.address]
+        assert stage.runner.running == 0
+        assert len(stage.results) == 1
+
+    play(scene)
+
+
 def test_only_results_that_turn_no_vote_may_wait_for_others() -> None:
     async def scene() -> None:
         stage = Stage(sequence(GOOD, GOOD, GOOD, GOOD, GOOD, GOOD, BAD, BAD))
