@@ -654,17 +654,18 @@ async def test_slots_follow_the_clock_of_the_coordinator_with_the_first_id() -> 
         await until(lambda: all(one.streams and one.now.digests for one in (first, second)))
         now_ms = agent.runner.now_ms()
         told = agent_pb2.Place(rank=1, agents=2)
-        for one, base_ms in ((first, 5_000_000), (second, 9_000_000)):
+        up_ms = {first: 9_000_000, second: 1_000_000}  # since their machines began
+        for one, sent_ms in up_ms.items():
             heartbeat = agent_pb2.Heartbeat(count=1)
-            one.now.out.put_nowait(agent_pb2.ToAgent(heartbeat=heartbeat, sent_ms=now_ms - base_ms))
+            one.now.out.put_nowait(agent_pb2.ToAgent(heartbeat=heartbeat, sent_ms=sent_ms))
         second.now.out.put_nowait(agent_pb2.ToAgent(place=told))
         aligned = await until(lambda: agent.runner._aligned and agent.runner._aligned[2] == 2)
         assert aligned
         base_ms, rank, _ = agent.runner._aligned
-        assert 0 <= base_ms - 9_000_000 < 5_000
+        assert 0 <= base_ms - (now_ms - up_ms[second]) < 5_000
         assert rank == 1
         second.now.out.put_nowait(None)  # its stream ends: the other one's clock, until it is back
-        await until(lambda: agent.runner._aligned[0] < 6_000_000)
+        await until(lambda: agent.runner._aligned[0] < now_ms - 8_000_000)
 
 
 async def test_a_lying_coordinator_gets_no_probe_of_what_the_agent_denies() -> None:
