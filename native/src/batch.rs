@@ -4,13 +4,13 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use crate::ahead::{ask_ahead, GROUP};
 use crate::counters::{Counters, SILENT};
 use crate::observe::Observer;
 use crate::plan::Client;
-use crate::query::read_query;
+use crate::query::{read_query, Query};
 use crate::respond::{respond, Transport};
 use crate::server::{monotonic_s, Shared};
-use crate::table::Table;
 use crate::udp::{BATCH, BATCHES, FAILED, OVERSIZE, UDP_CELLS, UNSENT};
 use crate::wire::{MAX_QUERY, MAX_UDP};
 
@@ -19,10 +19,6 @@ use crate::wire::{MAX_QUERY, MAX_UDP};
 const STRIDE: usize = MAX_QUERY + 1 + 127;
 /// Octets of control messages: where a query came to, and behind it how long the replies are.
 const CONTROL: usize = 64;
-/// From so many names on it pays to ask the memory in advance.
-const MANY_NAMES: usize = 4096;
-/// From so many queries in a batch on it does: one waits for its own memory in any case.
-const MANY_QUERIES: usize = 4;
 
 /// Octets of the order from where to send, the longest (IPv6).
 const ORDER: usize = 40;
@@ -114,21 +110,19 @@ impl Batch<'_> {
         let table = &**table;
         let stale = shared.stale(table, monotonic_s());
         let Buffers { input, output, peers, control, received, runs, .. } = buffers;
-        if count >= MANY_QUERIES && table.names.len() > MANY_NAMES {
-            ask_ahead(table, input, &received[..count]);
-        }
         let (mut replies, mut begin) = (0, 0);
+        let mut queries: [Option<Query<'_>>; GROUP] = [None; GROUP];
         for at in 0..count {
-            let size = received[at].msg_len as usize;
-            if size > MAX_QUERY {
-                counters.count(OVERSIZE);
-                continue;
+            if at % GROUP == 0 {
+                let many = (count - at).min(GROUP);
+                for (which, place) in queries[..many].iter_mut().enumerate() {
+                    *place = self.read(&input[(at + which) * STRIDE..], &received[at + which]);
+                }
+                if !self.careful {
+                    ask_ahead(table, &queries[..many], |which| client_of(&peers[at + which]));
+                }
             }
-            let Some(query) = read_query(&input[at * STRIDE..at * STRIDE + size]) else {
-                counters.count(UDP_CELLS + SILENT);
-                continue;
-            };
-            let query = &query;
+            let Some(query) = &queries[at % GROUP] else { continue };
             let (client, draw) = (client_of(&peers[at]), dice.u64(..));
             let room = &mut output[begin..];
             let mut one =
@@ -172,18 +166,20 @@ impl Batch<'_> {
         counters.count(BATCHES);
         replies
     }
-}
 
-/// Ask the memory for what the answers to a batch will need: in a large table most of it lies far.
-fn ask_ahead(table: &Table, input: &[u8], received: &[libc::mmsghdr]) {
-    let mut hashes = [0; BATCH];
-    for ((place, one), input) in hashes.iter_mut().zip(received).zip(input.chunks_exact(STRIDE)) {
-        let size = (one.msg_len as usize).min(MAX_QUERY);
-        *place = read_query(&input[..size]).map_or(0, |query| query.hash);
-        table.names.prefetch_index(*place);
-    }
-    for hash in &hashes[..received.len()] {
-        table.names.prefetch_record(*hash);
+    /// The query at the front of `input`; None, and counted, where silence is the answer.
+    #[inline(always)]
+    fn read<'b>(&self, input: &'b [u8], received: &libc::mmsghdr) -> Option<Query<'b>> {
+        let size = received.msg_len as usize;
+        if size > MAX_QUERY {
+            self.counters.count(OVERSIZE);
+            return None;
+        }
+        let query = read_query(&input[..size]);
+        if query.is_none() {
+            self.counters.count(UDP_CELLS + SILENT);
+        }
+        query
     }
 }
 

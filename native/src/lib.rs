@@ -4,9 +4,12 @@
 //! no store, no configuration. Data flow: [`load`] makes a [`table::Table`], workers of [`udp`]
 //! and [`tcp`] read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
 
+pub mod ahead;
 pub mod batch;
+pub mod clients;
 pub mod connections;
 pub mod counters;
+pub mod dense;
 pub mod frames;
 pub mod load;
 pub mod observe;

@@ -13,7 +13,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::plan::{ClientTable, Kind, Leaf, Node, SixSpans, Spans, BUCKETS, MAX_DEPTH};
+use crate::clients::{ClientTable, FourSpans, SixSpans, Spans};
+use crate::plan::{Kind, Leaf, Node, BUCKETS, MAX_DEPTH};
 use crate::table::{
     check_record, record_size, Chunks, Names, Plan, Reader, Serving, Slot, Table, Zone,
 };
@@ -135,7 +136,8 @@ impl Loaded {
         if !reader.0.is_empty() {
             return Err(format!("{} octets are left over", reader.0.len()));
         }
-        let table = Table { revision, ready, serving, zones, names, slots, plans };
+        let far_clients = tables.values().any(|table| table.is_far());
+        let table = Table { revision, ready, serving, zones, names, slots, plans, far_clients };
         Ok(Loaded { table: Arc::new(table), generation, nodes, tables })
     }
 
@@ -185,7 +187,7 @@ fn read_table(reader: &mut Reader<'_>) -> Made<ClientTable> {
     let wrong = || "spans of clients that are no partition".to_string();
     let (starts, classes) = read_spans(reader, 4, count)?;
     let starts = starts.chunks_exact(4).map(|one| u32::from_le_bytes(array(one))).collect();
-    let v4 = Spans::new(starts, classes, 0).ok_or_else(wrong)?;
+    let v4 = FourSpans::new(starts, classes).ok_or_else(wrong)?;
     let v6 = if short(reader.u8())? == 0 {
         let (starts, classes) = read_spans(reader, 8, count)?;
         let starts = starts.chunks_exact(8).map(|one| u64::from_le_bytes(array(one))).collect();

@@ -22,15 +22,13 @@ pub struct Subnet<'a> {
 }
 
 /// An OPT record as read.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Edns<'a> {
     pub payload: u16,
     pub dnssec_ok: bool,
-    pub version: u8,
     pub nsid: bool,
     pub keepalive: bool,
     pub subnet: Option<Subnet<'a>>,
-    malformed: bool,
 }
 
 /// A query as read; `rcode` is what reading decided. `end` is where the question ends: 12 where
@@ -93,25 +91,28 @@ pub fn read_query(data: &[u8]) -> Option<Query<'_>> {
     if at - 12 > MAX_NAME || at + 4 > size {
         return Some(Query::refused(data, FORMERR));
     }
-    let mut query = Query {
-        data,
-        rcode: NOERROR,
-        end: at + 4,
-        qtype: u16::from_be_bytes([data[at], data[at + 1]]),
-        qclass: u16::from_be_bytes([data[at + 2], data[at + 3]]),
-        hash: hash_of(&data[12..at]),
-        edns: None,
-    };
+    let name = at;
     at += 4;
-    if data[6..12] == [0, 0, 0, 0, 0, 1] && data.get(at..at + 3) == Some(&[0, 0, 41]) {
-        (query.edns, query.rcode, at) = read_opt(data, at + 1);
-    } else if data[6..12] != [0; 6] {
-        (query.edns, query.rcode, at) = read_records(data, at);
+    let (edns, mut rcode, end) =
+        if data[6..12] == [0, 0, 0, 0, 0, 1] && data.get(at..at + 3) == Some(&[0, 0, 41]) {
+            read_opt(data, at + 1)
+        } else if data[6..12] != [0; 6] {
+            read_records(data, at)
+        } else {
+            (None, NOERROR, at)
+        };
+    if rcode == NOERROR && end != size {
+        rcode = FORMERR;
     }
-    if query.rcode == NOERROR && at != size {
-        query.rcode = FORMERR;
-    }
-    Some(query)
+    Some(Query {
+        data,
+        rcode,
+        end: at,
+        qtype: u16::from_be_bytes([data[name], data[name + 1]]),
+        qclass: u16::from_be_bytes([data[name + 2], data[name + 3]]),
+        hash: hash_of(&data[12..name]),
+        edns,
+    })
 }
 
 /// (EDNS, rcode, position behind) of the OPT record whose type stands at `at`.
@@ -121,58 +122,60 @@ fn read_opt(data: &[u8], at: usize) -> (Option<Edns<'_>>, u16, usize) {
         return (None, FORMERR, at);
     };
     let end = at + 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
-    let Some(options) = data.get(at + 10..end) else {
+    let Some(octets) = data.get(at + 10..end) else {
         return (None, FORMERR, at);
     };
-    let edns = read_edns(fixed, options);
-    if edns.version > 0 {
-        return (Some(edns), BADVERS, end);
-    }
-    (Some(edns), if edns.malformed { FORMERR } else { NOERROR }, end)
-}
-
-#[inline(always)]
-fn read_edns<'a>(fixed: &[u8], options: &'a [u8]) -> Edns<'a> {
-    let mut edns = Edns {
-        payload: u16::from_be_bytes([fixed[2], fixed[3]]),
-        dnssec_ok: fixed[6] & 0x80 != 0,
-        version: fixed[5],
-        ..Edns::default()
+    let version = fixed[5];
+    let read = if version == 0 { read_options(octets) } else { Some(Options::default()) };
+    let rcode = match read {
+        _ if version > 0 => BADVERS,
+        None => FORMERR,
+        Some(_) => NOERROR,
     };
-    if !options.is_empty() && edns.version == 0 && read_options(&mut edns, options).is_none() {
-        (edns.nsid, edns.keepalive, edns.subnet) = (false, false, None);
-        edns.malformed = true;
-    }
-    edns
+    let Options { nsid, keepalive, subnet } = read.unwrap_or_default();
+    let payload = u16::from_be_bytes([fixed[2], fixed[3]]);
+    let dnssec_ok = fixed[6] & 0x80 != 0;
+    (Some(Edns { payload, dnssec_ok, nsid, keepalive, subnet }), rcode, end)
 }
 
+/// What the options of an OPT record say.
+#[derive(Clone, Copy, Default)]
+struct Options<'a> {
+    nsid: bool,
+    keepalive: bool,
+    subnet: Option<Subnet<'a>>,
+}
+
+/// The options in `octets`; None where they are malformed.
 #[inline(always)]
-fn read_options<'a>(edns: &mut Edns<'a>, options: &'a [u8]) -> Option<()> {
-    let mut at = 0;
+fn read_options(octets: &[u8]) -> Option<Options<'_>> {
+    let mut read = Options::default();
+    let mut rest = octets;
     for _ in 0..MAX_OPTIONS {
-        if at == options.len() {
-            return Some(());
+        if rest.is_empty() {
+            return Some(read);
         }
-        let code = u16_at(options, at)?;
-        let length = usize::from(u16_at(options, at + 2)?);
-        let data = options.get(at + 4..at + 4 + length)?;
-        at += 4 + length;
+        let code = u16_at(rest, 0)?;
+        let length = usize::from(u16_at(rest, 2)?);
+        let data = rest.get(4..4 + length)?;
+        rest = &rest[4 + length..];
         match code {
             SUBNET => {
-                if edns.subnet.is_some() {
+                if read.subnet.is_some() {
                     return None;
                 }
-                edns.subnet = Some(read_subnet(data)?);
+                read.subnet = Some(read_subnet(data)?);
             }
-            NSID => edns.nsid = true,
-            KEEPALIVE => edns.keepalive = true,
+            NSID => read.nsid = true,
+            KEEPALIVE => read.keepalive = true,
             _ => {}
         }
     }
-    (at == options.len()).then_some(())
+    rest.is_empty().then_some(read)
 }
 
 /// A client subnet option; None where it is malformed (RFC 7871, section 6).
+#[inline(always)]
 fn read_subnet(data: &[u8]) -> Option<Subnet<'_>> {
     let family = u16_at(data, 0)?;
     let (source, scope) = (*data.get(2)?, *data.get(3)?);

@@ -632,14 +632,18 @@ fn steered<'t>(asked: &Asked<'_, 't>, slot: u32) -> (&'t Leaf, u8) {
     if let Kind::Leaf(leaf) = &plan.node.kind {
         return (leaf, 0);
     }
-    let subnet = query.edns.as_ref().and_then(|edns| edns.subnet);
-    let client = match subnet {
+    walk(&plan.node, client_of(query, asked.client), asked.draw, asked.counters)
+}
+
+/// The client that an answer is for: what the subnet in the query says, or the source address.
+#[inline(always)]
+pub fn client_of(query: &Query<'_>, source: Client) -> Client {
+    match query.edns.as_ref().and_then(|edns| edns.subnet) {
         Some(subnet) if subnet.source > 0 => {
             Client::padded(if subnet.family == 1 { 32 } else { 128 }, subnet.address)
         }
-        _ => asked.client,
-    };
-    walk(&plan.node, client, asked.draw, asked.counters)
+        _ => source,
+    }
 }
 
 /// Records to answer, whether of a plan or static.

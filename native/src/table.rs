@@ -341,6 +341,17 @@ impl Names {
         }
     }
 
+    /// The name that most likely has this hash: names are not compared.
+    #[inline(always)]
+    pub fn glance(&self, hash: u64) -> Option<NameRef<'_>> {
+        let shard = &self.shards[shard_of(hash, self.bits)];
+        let entry = shard.index[hash as usize & (shard.index.len() - 1)];
+        let position = ((entry & !TAG) as usize).wrapping_sub(1);
+        let record = shard.blob.get(position..)?;
+        let size = usize::from(*record.first()?);
+        Some(NameRef { rest: record.get(1 + size..)? })
+    }
+
     /// Bytes of memory.
     pub fn size(&self) -> usize {
         let each = |shard: &Arc<Shard>| shard.index.len() * 8 + shard.blob.len() + 64;
@@ -706,6 +717,8 @@ pub struct Table {
     pub names: Names,
     pub slots: Chunks<Slot>,
     pub plans: Chunks<Plan>,
+    /// Whether plans look clients up in tables that are large.
+    pub far_clients: bool,
 }
 
 impl Table {
@@ -723,6 +736,7 @@ impl Table {
             names: Names { shards: Arc::from(vec![Arc::new(Shard::new(&[]))]), bits: 0, count: 0 },
             slots: Chunks::new(&[]),
             plans: Chunks::new(&[]),
+            far_clients: false,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 
 import pytest
@@ -12,7 +13,9 @@ from msgspec.structs import replace
 from gtm.model import ClientLine
 from resolver.compiler import compile_table
 from resolver.handover import SPARE_NODES
+from resolver.locate import embedded, open_locator
 from resolver.place import Unplaced
+from resolver.plan import Located
 from resolver.table import AnswerTable, Serving, heard
 from tests.differential.questions import client, packet
 from tests.differential.worlds import REFUSALS, changed, some_locator, some_world
@@ -25,6 +28,8 @@ pytestmark = pytest.mark.skipif("native" not in KINDS, reason="no native respond
 PACKETS = 60
 CHANGES = 10_000
 """One after another: many times what a responder may hold of what is not used any more."""
+MANY_SPANS = 1 << 14
+"""From so many on the native responder holds IPv4 spans in another form (`native/src/dense.rs`)."""
 SERVINGS = (
     Serving(),
     Serving(nsid="r1.example", version="v1", server="s1", udp_payload=512),
@@ -128,6 +133,39 @@ def test_names_behind_the_reach_of_pointers_are_written_alike(count: int) -> Non
     for name in ("mail", "other", "c0", "c3", "x.sub", "sub"):
         for rtype in ("MX", "SRV", "A", "NS"):
             same(table, twin, question(f"{name}.gtm.test", rtype, 4096), LOCAL, 0.0, 3)
+
+
+@pytest.mark.skipif(not embedded(), reason="no country data here")
+def test_clients_of_all_countries_are_told_apart_alike() -> None:
+    dice = random.Random("countries")
+    rules = (
+        ("cn", ["country:CN"], [["a"]]),
+        ("de", ["country:DE"], [["b"]]),
+        ("net", ["network:10.9.8.128/25", "network:10.9.8.7/32", "network:77.0.0.0/9"], [["c"]]),
+        ("else", ["default"], [["d"]]),
+    )
+    pools = {name: pool(f"192.0.2.{number}") for number, name in enumerate("abcd", 1)}
+    view = world(pools=pools, instances={"i": instance(*rules, access_names=["i.gtm.test"])})
+    table = heard(compile_table(view, open_locator(())), 0.0)
+    plans = [plan for plan in table.plans if isinstance(plan, Located)]
+    assert max(len(plan.table.v4.starts) for plan in plans) > MANY_SPANS
+    twin = Twin()
+    twin.put(table)
+    for _ in range(10_000):
+        address = ipaddress.IPv4Address(dice.getrandbits(32))
+        if dice.random() < 0.1:
+            address = ipaddress.IPv4Address("10.9.8.0") + dice.randrange(256)
+        asked = subnet_question("i.gtm.test", address, dice.choice((0, 7, 16, 24, 24, 25, 32)))
+        same(table, twin, asked, dice.choice((LOCAL, address.packed)), 0.0, dice.getrandbits(64))
+
+
+def subnet_question(name: str, address: ipaddress.IPv4Address, length: int) -> bytes:
+    """An A query with a client subnet."""
+    import dns.edns
+    import dns.message
+
+    options = [dns.edns.ECSOption(str(address), length)]
+    return dns.message.make_query(name, "A", id=1, use_edns=0, options=options).to_wire()
 
 
 def test_the_packets_of_the_fuzzer_are_answered_alike() -> None:
