@@ -58,7 +58,9 @@ class Family(Generic[K]):
 
     def cell(self, label: K) -> int:
         """The first of the cells of `label`; any thread."""
-        found = self.own(label)
+        found = self.cells.get(label)
+        if found is None:
+            found = self.own(label)
         return self.others if found is None else found
 
     def own(self, label: K) -> int | None:

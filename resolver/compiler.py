@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from msgspec import UNSET, Struct, field
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from gtm.availability import answers_cname
@@ -17,8 +17,8 @@ from gtm.model import FAMILIES, Family
 from gtm.view import Changes, View
 
 from .place import Geography, Locator
-from .plan import Node
-from .planner import Picks, Planner, Spec
+from .planned import Planned
+from .planner import Planner, Spec
 from .ranking import lines_of, ranked_rules
 from .table import AnswerTable, Name, Serving, Slot, ZoneApex
 from .tables import Tables
@@ -44,7 +44,7 @@ so that what nobody uses any more goes."""
 class Made(Struct, frozen=True, kw_only=True):
     """What the next compilation takes over: the table's sources and its parts by their names.
 
-    `users` maps a pool to the plans that depend on it, `picks` a pool to its own picks, `tables`
+    `index` has the number of the plan of each spec, `named` the pools that answer a CNAME, `tables`
     are the tables of clients over one geography and one set of lines, `added` counts the plans and
     slots added since everything was made.
     """
@@ -53,10 +53,9 @@ class Made(Struct, frozen=True, kw_only=True):
     zones: dict[str, ZoneData]
     slot_of: dict[str, int]
     index: dict[Spec, int]
-    specs: tuple[Spec, ...]
-    users: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    planned: Planned
+    named: frozenset[str]
     tables: Tables
-    picks: dict[str, Picks] = field(default_factory=dict)
     added: int = 0
 
 
@@ -136,26 +135,25 @@ def _whole(view: View, geography: Geography, made: Made | None) -> AnswerTable:
     slot_of = {name: slot for slot, name in enumerate(sorted(view.instances))}
     index: dict[Spec, int] = {}
     slots = [_slot(view, name, index) for name in slot_of]
-    specs = tuple(index)
     planner = Planner(view.pools, tables, view.regions)
-    plans = [_plan(planner, spec) for spec in specs]
+    planned = Planned(kept=planner.kept).with_specs(planner, tuple(index))
+    named = frozenset(name for name, state in view.pools.items() if answers_cname(state))
     apexes, names = assemble(list(zones.values()), _access(view, slot_of))
     fresh = Made(
         view=view,
         zones=zones,
         slot_of=slot_of,
         index=index,
-        specs=specs,
-        users=_users({}, enumerate(specs)),
+        planned=planned,
+        named=named,
         tables=tables,
-        picks=planner.kept,
     )
     return AnswerTable(
         zones=apexes,
         names=names,
         slots=slots,
-        plans=plans,
-        aliased=_aliased(view, enumerate(specs)),
+        plans=planned.plans,
+        aliased=_aliased(planned, named),
         made=fresh,
     )
 
@@ -163,28 +161,23 @@ def _whole(view: View, geography: Geography, made: Made | None) -> AnswerTable:
 def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> AnswerTable:
     """`previous` with `changes` in force."""
     index, slot_of, slots = _listed(view, previous, made, changes)
-    specs = (
-        (*made.specs, *list(index)[len(made.specs) :]) if index is not made.index else made.specs
-    )
-    fresh = [(number, specs[number]) for number in range(len(made.specs), len(specs))]
+    fresh = tuple(index)[len(made.index) :] if index is not made.index else ()
     added = made.added + len(fresh) + len(slots) - len(previous.slots)
     if added > SPARE_PLANS + len(slot_of):
         return _whole(view, made.tables.geography, made)
-    picks = dict(made.picks)
-    for name in changes.pools:
-        picks.pop(name, None)
-    planner = Planner(view.pools, made.tables, view.regions, picks)
-    plans = list(previous.plans)
-    touched = {plan for name in changes.pools for plan in made.users.get(name, ())}
-    for number in sorted(touched):
-        try:
-            plans[number] = _plan(planner, specs[number])
-        except ValueError:
-            # it matters only where the plan is still in use
-            return _whole(view, made.tables.geography, made)
-    plans += [_plan(planner, spec) for _, spec in fresh]
-    again = [(number, specs[number]) for number in touched]
-    aliased = (previous.aliased - touched) | _aliased(view, [*again, *fresh])
+    try:
+        planned = _planned(view, made, changes, fresh)
+    except ValueError:
+        # it matters only where the plan is still in use
+        return _whole(view, made.tables.geography, made)
+    named = made.named
+    if changes.pools:
+        answering = {name for name in changes.pools if answers_cname(view.pools.get(name))}
+        named = (named - changes.pools) | answering
+    if named == made.named:
+        aliased = previous.aliased | _aliased(planned, named, len(made.index))
+    else:
+        aliased = _aliased(planned, named)
     zones = _read_zones(view, made) if changes.zones or changes.records else made.zones
     apexes, names = _named(view, previous, made, changes, zones, slot_of)
     after = Made(
@@ -192,10 +185,9 @@ def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> An
         zones=zones,
         slot_of=slot_of,
         index=index,
-        specs=specs,
-        users=_users(made.users, fresh) if fresh else made.users,
+        planned=planned,
+        named=named,
         tables=made.tables,
-        picks=planner.kept,
         added=added,
     )
     return replace(
@@ -203,7 +195,7 @@ def _next(view: View, previous: AnswerTable, made: Made, changes: Changes) -> An
         zones=apexes,
         names=names,
         slots=slots,
-        plans=plans,
+        plans=planned.plans,
         aliased=aliased,
         made=after,
     )
@@ -280,31 +272,24 @@ def _slot(view: View, name: str, index: dict[Spec, int]) -> Slot:
     return Slot(numbers[0], numbers[1], view.instances[name].ttl.ms // 1000)
 
 
-def _plan(planner: Planner, spec: Spec) -> Node:
-    try:
-        return planner.plan(spec)
-    except ValueError as error:
-        rules = ", ".join(rule.name for rule in spec.rules)
-        raise ValueError(f"rules {rules} ({spec.family}): {error}") from None
+def _planned(view: View, made: Made, changes: Changes, fresh: Sequence[Spec]) -> Planned:
+    """The plans after `changes`, behind them those of `fresh`; ValueError where one can't be."""
+    planned, pools = made.planned, changes.pools
+    if not pools and not fresh:
+        return planned
+    kept = planned.kept.without(pools, planned.questions(pools))
+    planner = Planner(view.pools, made.tables, view.regions, kept)
+    return planned.after(planner, pools).with_specs(planner, fresh)
 
 
-def _aliased(view: View, specs: Iterable[tuple[int, Spec]]) -> frozenset[int]:
-    """The numbers of those of `specs` whose plans may answer a CNAME."""
-    named = {name for name, state in view.pools.items() if answers_cname(state)}
+def _aliased(planned: Planned, named: frozenset[str], first: int = 0) -> frozenset[int]:
+    """The numbers, from `first` on, of the plans that may answer a CNAME of a pool of `named`."""
     if not named:
         return frozenset()
-    return frozenset(number for number, spec in specs if not named.isdisjoint(spec.pools()))
-
-
-def _users(
-    before: Mapping[str, tuple[int, ...]], specs: Iterable[tuple[int, Spec]]
-) -> dict[str, tuple[int, ...]]:
-    """Which plans depend on which pool, with those of `specs` added."""
-    lists: dict[str, list[int]] = {}
-    for number, spec in specs:
-        for pool in spec.pools():
-            lists.setdefault(pool, []).append(number)
-    return {**before, **{pool: (*before.get(pool, ()), *added) for pool, added in lists.items()}}
+    numbered = enumerate(planned.drafts[first:], first)
+    return frozenset(
+        number for number, draft in numbered if not named.isdisjoint(draft.spec.pools())
+    )
 
 
 def _names(view: View, name: str) -> tuple[bool, tuple[str, ...]] | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, compress, count, repeat
+from operator import is_not
 from struct import Struct
 from zlib import crc32
 
@@ -69,7 +71,7 @@ class Handover:
         )
         parts.append(_zones(table) if before is None or table.zones is not old.zones else b"\0")
         sent = _Sent(self)
-        plans = sent.plans(old.plans, table)
+        plans = sent.plans(old, table)
         parts += (_counted(sent.tables), _counted(sent.nodes))
         parts.append(_counted(_slots(old.slots, table.slots)))
         parts.append(_counted(plans))
@@ -85,6 +87,8 @@ class Handover:
         self._table, self._generation = self._next
 
     def _names(self, old: Mapping[bytes, Name], table: AnswerTable) -> tuple[bytes, bytes]:
+        if table.names is old:
+            return _U32.pack(0), _U32.pack(0)
         gone, put = _renamed(old, table.names)
         encode, instances, cell_of = _name, instances_of(table), self._cells.name
 
@@ -136,15 +140,16 @@ class _Sent:
         self._handover, self._cells = handover, handover._cells
         self._known, self._places = handover._nodes, handover._tables
 
-    def plans(self, old: Sequence[Node], table: AnswerTable) -> list[bytes]:
-        """The plans that are not the same as before."""
+    def plans(self, old: AnswerTable, table: AnswerTable) -> list[bytes]:
+        """The plans that are not the same as before, or not as likely to answer a CNAME."""
         plans, aliased = table.plans, table.aliased
-        if plans is old:
+        if plans is old.plans:
             return []
+        numbers = list(compress(count(), map(is_not, plans, chain(old.plans, repeat(None)))))
+        turned = (aliased ^ old.aliased).difference(numbers)
+        numbers += sorted(number for number in turned if number < len(plans))
         return [
-            _PLAN.pack(number, number in aliased, self.node(plan))
-            for number, plan in enumerate(plans)
-            if number >= len(old) or old[number] is not plan
+            _PLAN.pack(number, number in aliased, self.node(plans[number])) for number in numbers
         ]
 
     def node(self, node: Node) -> int:
@@ -155,10 +160,8 @@ class _Sent:
         if isinstance(node, Answers):
             data = self._leaf(node)
         elif isinstance(node, Weighted):
-            ends = b"".join(map(_U64.pack, node.ends))
-            data = (
-                _DRAW.pack(1, node.total) + self._branches(node) + _U32.pack(len(node.ends)) + ends
-            )
+            ends = _U32.pack(len(node.ends)) + _octets(node.ends, "Q")
+            data = _DRAW.pack(1, node.total) + self._branches(node) + ends
         elif isinstance(node, Hashed):
             wide = len(node.branches) > 256
             data = (
@@ -168,8 +171,8 @@ class _Sent:
             )
         else:
             place = self.table(node.table)
-            branches, cells = self._branches(node), self._cells.located(node)
-            data = b"\3" + _U64.pack(place) + branches + _cells(cells)
+            data = b"\3" + _U64.pack(place) + self._branches(node)
+            data += _cells(self._cells.located(node))
         number = self._handover.number()
         self._known[id(node)] = (number, node)
         self.nodes.append(_U64.pack(number) + data)
@@ -199,7 +202,7 @@ class _Sent:
 
     def _branches(self, node: Weighted | Hashed | Located) -> bytes:
         numbers = [self.node(branch) for branch in node.branches]
-        return _U32.pack(len(numbers)) + b"".join(map(_U64.pack, numbers))
+        return _U32.pack(len(numbers)) + _octets(numbers, "Q")
 
     def _leaf(self, leaf: Answers) -> bytes:
         return (
@@ -211,7 +214,7 @@ class _Sent:
 
 
 def _cells(cells: Sequence[int]) -> bytes:
-    return _U16.pack(len(cells)) + b"".join(map(_U32.pack, cells))
+    return _U16.pack(len(cells)) + _octets(cells, "I")
 
 
 def _counted(parts: Sequence[bytes]) -> bytes:
@@ -276,8 +279,6 @@ def _renamed(
     old: Mapping[bytes, Name], new: Mapping[bytes, Name]
 ) -> tuple[list[bytes], Iterator[tuple[bytes, Name]] | list[tuple[bytes, Name]]]:
     """The names that are gone, and those that came or changed."""
-    if old is new:
-        return [], []
     if not old:
         return [], list(new.items())
     put, known, get = [], 0, old.get

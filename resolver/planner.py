@@ -7,9 +7,11 @@ pools of a tier and among the members of a pool. Nodes are interned: equal ones 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, field
 
 from gtm.availability import Judged, addresses, answers_cname, of_family
 from gtm.choices import AllDown, PoolRef
@@ -24,10 +26,11 @@ from .limits import JOINED_ANSWERS, MAX_ANSWERS
 from .message import SERVFAIL
 from .plan import Answers, Hashed, Located, Node, Weighted
 from .ranking import lines_of, ranked
+from .standings import Question, Standing, Standings
 from .steering.base import Option, policy_of, refuse_too_many, rotations
 from .tables import Tables, located
 from .territory import ClientTable
-from .tiers import Decision, Pin, TierChoice, choose_tier, decide
+from .tiers import Decision, Pin, TierChoice, decide
 
 
 class Spec(Struct, frozen=True):
@@ -50,7 +53,7 @@ class Spec(Struct, frozen=True):
         return named | ({self.when_all_down.pool} if self.when_all_down.pool else set())
 
 
-class _Shape(Struct, frozen=True):
+class Shape(Struct, frozen=True, gc=False):
     """The clients that some rules tell apart: which rules decide, and the line, of each class."""
 
     table: ClientTable
@@ -58,6 +61,28 @@ class _Shape(Struct, frozen=True):
     lines: tuple[str, ...]
 
 
+class Draft(Struct, frozen=True, eq=False, gc=False):
+    """A plan before any state of a pool: its classes of clients, and a question for each rule."""
+
+    spec: Spec
+    shape: Shape
+    questions: tuple[Question, ...]
+
+
+Taken: TypeAlias = "tuple[Question, int] | None"
+"""A question, and the TTL of the pick of the tier that serves it; None: no tier serves."""
+
+
+class Drawn(Struct, frozen=True, eq=False, gc=False):
+    """A plan and what it was made of: the branch of each class of clients, and its origin."""
+
+    plan: Node
+    branches: tuple[Node, ...]
+    taken: tuple[Taken, ...]
+
+
+MAX_EMPTY = 256
+"""TTLs for which leaves without records are remembered, so that equal ones are one object."""
 LABEL_LINES = 3
 """Lines of a rule that the label of its clients names."""
 
@@ -72,40 +97,76 @@ Picks = dict[tuple[Family, int], Node]
 """The picks of one pool, by family and TTL."""
 
 
+class Kept(Struct, frozen=True):
+    """What planners of the same geography and regions take over from each other."""
+
+    standings: Standings = field(default_factory=Standings)
+    shapes: dict[Hashable, Shape] = field(default_factory=dict)
+    pools: dict[str, Picks] = field(default_factory=dict)
+
+    def without(self, pools: Collection[str], questions: Iterable[Question]) -> Kept:
+        """The same but for what depends on the states of `pools`, of which `questions` are."""
+        picks = dict(self.pools)
+        for name in pools:
+            picks.pop(name, None)
+        return Kept(self.standings.without(questions), self.shapes, picks)
+
+
 class Planner:
-    """Makes plans for one set of pool states; `kept` are ready picks of pools, by name."""
+    """Makes plans for one set of pool states; what is in `kept` is not made again."""
 
     def __init__(
         self,
         pools: Mapping[str, PoolState],
         tables: Tables,
         regions: Mapping[str, Region] | None = None,
-        kept: dict[str, Picks] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.pools, self.tables = Judged.of(pools), tables
         self.regions: Mapping[str, Region] = {} if regions is None else regions
-        self.kept = kept if kept is not None else {}
-        self._shapes: dict[Hashable, _Shape] = {}
+        self.kept = kept if kept is not None else Kept()
         self._tiers: dict[Hashable, Node] = {}
+        self._down: dict[Hashable, Node] = {}
         self._interned: dict[object, Node] = {}
 
     def plan(self, spec: Spec) -> Node:
         """The plan of a spec; ValueError where a tier would have too many different answers."""
-        shape = tuple((rule.lines, rule.on_exhausted) for rule in spec.rules)
-        found = self._shapes.get(shape)
-        if found is None:
-            found = self._shapes[shape] = self._classes(shape, spec.rules)
-        choices = [
-            choose_tier(rule, spec.family, self.pools, pin)
-            for rule, pin in zip(spec.rules, spec.pins, strict=True)
-        ]
-        branches = [
-            self._decided(spec, decide(spec.rules, numbers, choices.__getitem__))
-            for numbers in found.outcomes
-        ]
-        return self.intern(located(found.table, branches, found.lines))
+        return self.draw(self.draft(spec)).plan
 
-    def _classes(self, shape: Hashable, rules: Sequence[Rule]) -> _Shape:
+    def draft(self, spec: Spec) -> Draft:
+        """What of a plan no state of a pool changes."""
+        key = tuple((rule.lines, rule.on_exhausted) for rule in spec.rules)
+        shape = self.kept.shapes.get(key)
+        if shape is None:
+            shape = self.kept.shapes[key] = self._classes(key, spec.rules)
+        ask = self.kept.standings.question
+        questions = [
+            ask(rule, spec.family, pin) for rule, pin in zip(spec.rules, spec.pins, strict=True)
+        ]
+        return Draft(spec, shape, tuple(questions))
+
+    def draw(self, draft: Draft) -> Drawn:
+        """The plan of a draft; ValueError where a tier would have too many different answers."""
+        rules, outcomes = draft.spec.rules, draft.shape.outcomes
+        standings = [self.standing(question) for question in draft.questions]
+        choice_of = [standing.choice for standing in standings].__getitem__
+        decisions = [decide(rules, numbers, choice_of) for numbers in outcomes]
+        pairs = [self._decided(draft, standings, decision) for decision in decisions]
+        taken, branches = zip(*pairs, strict=True)
+        return self._drawn(draft, branches, taken)
+
+    def swapped(self, draft: Draft, drawn: Drawn, fresh: Mapping[Taken, Node]) -> Drawn:
+        """The plan of a draft of which nothing changed since but the picks that are `fresh`."""
+        pairs = zip(drawn.taken, drawn.branches, strict=True)
+        branches = tuple([fresh.get(taken, branch) for taken, branch in pairs])
+        return self._drawn(draft, branches, drawn.taken)
+
+    def _drawn(self, draft: Draft, branches: tuple[Node, ...], taken: tuple[Taken, ...]) -> Drawn:
+        shape = draft.shape
+        plan = self.intern(located(shape.table, branches, shape.lines))
+        return Drawn(plan, branches, taken)
+
+    def _classes(self, shape: Hashable, rules: Sequence[Rule]) -> Shape:
         """The classes of clients that `rules` tell apart, and which rules decide for each."""
         matches = lines_of(rules)
         stops = [rule.on_exhausted == "stop" for rule in rules]
@@ -118,42 +179,55 @@ class Planner:
         texts = [text for rule in rules for text in rule.lines]
         table, outcomes = self.tables.table(("rules", shape), texts, deciding)
         lines = tuple(line_label(rules[one[0]].lines) if one else "" for one in outcomes)
-        return _Shape(table, outcomes, lines)
+        return Shape(table, outcomes, lines)
 
     def intern(self, node: Node) -> Node:
         """The one object that stands for all nodes equal to `node`."""
         return self._interned.setdefault(_key(node), node)
 
-    def _decided(self, spec: Spec, decision: Decision) -> Node:
-        choice = decision.choice
+    def standing(self, question: Question) -> Standing:
+        """How a question stands."""
+        return self.kept.standings.of(question, self.pools)
+
+    def _decided(
+        self, draft: Draft, standings: Sequence[Standing], decision: Decision
+    ) -> tuple[Taken, Node]:
+        spec, choice = draft.spec, decision.choice
         if choice is None or choice.why == "no_family":
-            return self.intern(Answers(spec.ttl))
-        ttl = self._ttl(spec, spec.rules[decision.rule], choice.tier)
-        if choice.tier:
-            pin = spec.pins[decision.rule]
-            return self.tier(spec.rules[decision.rule], choice, pin, spec.family, ttl)
+            return None, _nodata(spec.ttl)
         if choice.why == "not_ready":
-            extended = extended_error(NOT_READY, "a pool was not published yet")
-            return self.intern(Answers(spec.ttl, rcode=SERVFAIL, extended=extended))
-        return self.all_down(spec.rules[decision.own], spec.when_all_down, spec.family, ttl)
-
-    def _ttl(self, spec: Spec, rule: Rule, tier: int) -> int:
-        """The TTL of what tier `tier` of a rule answers (0: of what all that are down do).
-
-        The shorter one where regions disagree about a pool that could take the answer over.
-        """
-        if spec.ttl_wavering == spec.ttl:
-            return spec.ttl
-        near = rule.tiers[:tier] if tier else rule.tiers
-        states = (self.pools.get(name) for one in near for name in one.names())
-        wavers = any(state is not None and state.wavering.get(spec.family) for state in states)
-        return spec.ttl_wavering if wavers else spec.ttl
+            return None, _unready(spec.ttl)
+        question, standing = draft.questions[decision.rule], standings[decision.rule]
+        ttl = spec.ttl_wavering if standing.wavers else spec.ttl
+        if choice.tier:
+            return (question, ttl), standing.picks.get(ttl) or self.pick(question, ttl)
+        key = (draft.questions[decision.own], spec.when_all_down, ttl)
+        node = self._down.get(key)
+        if node is None:
+            rule = spec.rules[decision.own]
+            node = self.all_down(rule, spec.when_all_down, spec.family, ttl)
+            self._down[key] = node
+        return None, node
 
     def all_down(self, rule: Rule, policy: AllDown, family: Family, ttl: int) -> Node:
         """What clients of `rule` get when no tier is available."""
         return self.intern(fallback.answer(rule, policy, self.pools, family, ttl))
 
     # ---- tiers -------------------------------------------------------------------------------
+
+    def pick(self, question: Question, ttl: int) -> Node:
+        """The pick of the tier that serves a question, which there must be."""
+        standing = self.standing(question)
+        rule, pin, family = question.rule, question.pin, question.family
+        node = standing.picks[ttl] = self.tier(rule, standing.choice, pin, family, ttl)
+        return node
+
+    def repicked(self, question: Question, ttl: int, before: Node) -> Node:
+        """The same; `before`, where the pick is still equal to it."""
+        node = self.pick(question, ttl)
+        if node == before:
+            self.standing(question).picks[ttl] = node = before
+        return node
 
     def tier(
         self, rule: Rule, choice: TierChoice, pin: Pin | None, family: Family, ttl: int
@@ -229,7 +303,7 @@ class Planner:
 
     def pool(self, name: str, family: Family, ttl: int) -> Node:
         """The pick of one pool among its members in play, of which there is at least one."""
-        ready = self.kept.setdefault(name, {})
+        ready = self.kept.pools.setdefault(name, {})
         if (family, ttl) not in ready:
             ready[family, ttl] = self._pool(name, family, ttl)
         return ready[family, ttl]
@@ -297,6 +371,19 @@ def in_play(pool: PoolState, family: Family) -> tuple[Member, ...]:
     members = pool.members if answers_cname(pool) else of_family(pool, family)
     answered = tuple(member for member in members if member.answered)
     return tuple(member for member in answered if member.weight > 0) or answered
+
+
+@lru_cache(MAX_EMPTY)
+def _nodata(ttl: int) -> Answers:
+    """What clients get whom no rule or no pool of the family serves."""
+    return Answers(ttl)
+
+
+@lru_cache(MAX_EMPTY)
+def _unready(ttl: int) -> Answers:
+    """What clients get of whose pools one was not published yet."""
+    extended = extended_error(NOT_READY, "a pool was not published yet")
+    return Answers(ttl, rcode=SERVFAIL, extended=extended)
 
 
 def _round_trips(pool: PoolState) -> dict[str, dict[str, int]]:

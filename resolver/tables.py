@@ -63,9 +63,9 @@ class Tables:
 def located(table: ClientTable, branches: Sequence[Node], lines: tuple[str, ...] = ()) -> Node:
     """The node that takes a client to the branch of its class; the branch where there is but one.
 
-    Branches must be interned: equal ones are one object. `lines` names what the classes are on.
+    `lines` names what the classes are on.
     """
-    first = branches[0]
-    if all(branch is first for branch in branches):
-        return first
-    return Located(table, tuple(branches), lines)
+    branches = tuple(branches)
+    if branches.count(branches[0]) == len(branches):
+        return branches[0]
+    return Located(table, branches, lines)

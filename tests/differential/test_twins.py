@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gtm.model import ClientLine
+from resolver.cells import CELLS, FIRST
 from resolver.compiler import compile_table
 from resolver.handover import SPARE_NODES
 from resolver.locate import embedded, open_locator
@@ -207,3 +208,20 @@ def test_what_is_not_used_any_more_is_forgotten() -> None:
     assert 1 <= min(tables) <= 2
     assert max(tables) <= SPARE_NODES // 10
     assert twin.native.sweep() == 0
+
+
+def test_a_walk_for_a_cname_that_may_come_is_counted_although_no_plan_moves() -> None:
+    rules = ("near", ["network:10.0.0.0/9"], [["a"], ["b"]]), ("all", ["default"], [["c"]])
+    shop = instance(*rules, access_names=["www.gtm.test"])
+    pools = {"a": pool("192.0.2.1"), "b": pool("192.0.2.2"), "c": pool("192.0.2.3")}
+    view, twin = world(pools=pools, instances={"shop": shop}), Twin()
+    table = compile_table(view, Unplaced())
+    twin.put(table)
+    for spare, walks in ((pool("cdn.example.net", type="domain"), True), (pools["b"], False)):
+        view = replace(view, pools={**pools, "b": spare}, revision=view.revision + 1)
+        table = compile_table(view, Unplaced(), table)
+        twin.put(table)
+        before = sum(twin.native.counted(CELLS)[FIRST:])
+        same(table, twin, question("www.gtm.test", "MX", None), LOCAL, 0.0, 0)
+        name_and_line = 1 + walks
+        assert sum(twin.native.counted(CELLS)[FIRST:]) - before == 2 * name_and_line  # UDP, TCP

@@ -64,6 +64,8 @@ def some_pool(dice: random.Random) -> Any:
     how = dice.choice(("round_robin", "round_robin", "weighted", "sticky", "weighted"))
     if dice.random() < 0.5:
         more["max_answers"] = dice.randint(1, 4)
+    if dice.random() < 0.2:
+        more["wavering"] = {"ipv6" if ":" in values[0] else "ipv4": True}
     if how == "round_robin":
         return pool(*values, down=down, offline=offline, **more)
     if how == "weighted":
@@ -72,7 +74,8 @@ def some_pool(dice: random.Random) -> Any:
         made = [f"{weight}*{value}" for weight, value in zip(weights, values, strict=True)]
         down = [value for value in down if value in values]
         return pool(*made, down=down, offline=offline, steering="weighted", **more)
-    return pool(*values, down=down, offline=offline, steering="sticky")
+    more.pop("max_answers", None)
+    return pool(*values, down=down, offline=offline, steering="sticky", **more)
 
 
 def some_instance(dice: random.Random, number: int) -> Any:
@@ -94,7 +97,10 @@ def some_instance(dice: random.Random, number: int) -> Any:
         id=f"gtm{number}",
         access_names=sorted(set(names)),
         ttl=dice.choice(("1s", "60s", "300s")),
-        when_all_down=dice.choice(("lowest_ordinal", "all", "nodata", "servfail")),
+        ttl_wavering=dice.choice(("1s", "60s")),
+        when_all_down=dice.choice(
+            ("lowest_ordinal", "all", "nodata", "servfail", {"pool": dice.choice(POOLS)})
+        ),
         enabled=dice.random() < 0.85,
     )
 
