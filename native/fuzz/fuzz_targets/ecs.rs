@@ -23,17 +23,17 @@ fn run(input: &[u8], asker: &mut Asker) {
     let draw = u64::from_be_bytes(dice.octets());
     let rest = &dice.0[..dice.0.len().min(MAX_QUERY - 64)];
     let subnet = flags & 4 != 0;
-    let mut options = Vec::new();
-    if subnet {
-        options.extend_from_slice(&[0, 8]);
-        options.extend_from_slice(&(rest.len() as u16).to_be_bytes());
-    }
-    options.extend_from_slice(rest);
-    let mut data = FRONT.to_vec();
+    let size = rest.len() as u16;
+    let mut data = Vec::with_capacity(MAX_QUERY);
+    data.extend_from_slice(FRONT);
     data.extend_from_slice(&[0, if flags & 1 == 0 { 1 } else { 28 }]);
     data.extend_from_slice(OPT);
-    data.extend_from_slice(&(options.len() as u16).to_be_bytes());
-    data.extend_from_slice(&options);
+    if subnet {
+        data.extend_from_slice(&(size + 4).to_be_bytes());
+        data.extend_from_slice(&[0, 8]);
+    }
+    data.extend_from_slice(&size.to_be_bytes());
+    data.extend_from_slice(rest);
     for transport in [Transport::Udp, Transport::Tcp] {
         let reply = asker.ask(&base().table, &data, client, transport, false, draw);
         let reply = reply.expect("an answer");

@@ -1,6 +1,8 @@
 //! Any body of a hand-over behind a right head: refused, or a table that answers soundly.
 //!
-//! Input: the body. A change is made one of the generation in force, so that it is looked at.
+//! Input: the body. A change is made one of the generation in force, so that it is looked at. What a
+//! table that was taken is asked depends on all octets of the body: each input has a few questions,
+//! and many inputs have them all.
 
 #![no_main]
 
@@ -12,8 +14,8 @@ use _native::wire::name_size;
 use libfuzzer_sys::fuzz_target;
 use meridian_native_fuzz::{base, headed, with_asker, Asker};
 
-/// Names that are asked of a table that was taken.
-const NAMES: usize = 48;
+/// Questions to a table that was taken, at most.
+const QUESTIONS: usize = 16;
 const TYPES: [u16; 7] = [1, 28, 2, 5, 15, 43, 255];
 const CLIENTS: [Client; 3] =
     [Client::V4(0x0A01_0203), Client::V4(0x0102_0304), Client::V6(0x2001_0db8 << 96 | 7)];
@@ -29,52 +31,54 @@ fuzz_target!(|input: &[u8]| {
     let Ok(loaded) = base().with(&message) else { return };
     let _ = loaded.sizes();
     with_asker(|asker| ask(&loaded.table, &body, asker));
-    further(&loaded);
+    further(&loaded, &body);
 });
 
-/// Ask for the names that stand in `body`, and for one below each.
+/// Ask for names that stand in `body`, from some place in it on, and for names below them.
 fn ask(table: &Table, body: &[u8], asker: &mut Asker) {
-    let mut at = 0;
-    let mut asked = 0;
-    while at < body.len() && asked < NAMES {
-        let size = usize::from(body[at]);
-        let name = body.get(at + 1..at + 1 + size);
-        let Some(name) = name.filter(|name| name_size(name) == Some(name.len())) else {
-            at += 1;
-            continue;
-        };
-        at += 1 + size;
-        for rtype in TYPES {
-            for front in [&b""[..], b"\x01q"] {
-                if front.len() + name.len() > 255 {
-                    continue;
-                }
-                let data = query(front, name, rtype);
-                let client = CLIENTS[asked % CLIENTS.len()];
-                let draw = (asked as u64) << 58 | 7;
-                for transport in [Transport::Udp, Transport::Tcp] {
-                    asker.ask(table, &data, client, transport, asked % 2 == 0, draw);
-                }
-            }
-        }
-        asked += 1;
+    let mut dice = fastrand::Rng::with_seed(crc32fast::hash(body).into());
+    let start = dice.usize(..body.len());
+    let (behind, ahead) = (names(&body[start..]), names(body));
+    for name in behind.chain(ahead).take(QUESTIONS) {
+        let below = dice.bool() && name.len() < 254;
+        let front = if below { &b"\x01q"[..] } else { b"" };
+        let data = query(front, name, dice.choice(TYPES).expect("types"));
+        let client = dice.choice(CLIENTS).expect("clients");
+        let transport = if dice.bool() { Transport::Udp } else { Transport::Tcp };
+        asker.ask(table, &data, client, transport, dice.bool(), dice.u64(..));
     }
 }
 
-/// A change of nothing must be taken on top of whatever was taken.
-fn further(loaded: &Loaded) {
-    for generation in [0, GENERATION] {
+/// What may be names in `body`, each behind its length.
+fn names(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || loop {
+        let (size, rest) = body.split_first()?;
+        let name = rest.get(..usize::from(*size));
+        let name = name.filter(|name| name_size(name) == Some(name.len()));
+        body = &rest[name.map_or(0, <[u8]>::len)..];
+        if name.is_some() {
+            return name;
+        }
+    })
+}
+
+/// A change of nothing is taken on top of whatever was taken, and refused elsewhere.
+fn further(loaded: &Loaded, body: &[u8]) {
+    let generation = u64::from_le_bytes(body[9..17].try_into().expect("a generation"));
+    let Some(next) = generation.checked_add(1) else { return };
+    for (base, taken) in [(generation, true), (generation - 1, false)] {
         let mut body = vec![0];
-        body.extend_from_slice(&u64::to_le_bytes(generation));
-        body.extend_from_slice(&u64::to_le_bytes(generation + 1));
+        body.extend_from_slice(&u64::to_le_bytes(base));
+        body.extend_from_slice(&u64::to_le_bytes(next));
         body.extend_from_slice(&[0; 8 + 3 + 8 * 4]);
-        let _ = loaded.with(&headed(&body));
+        assert_eq!(loaded.with(&headed(&body)).is_ok(), taken, "a change of nothing");
     }
 }
 
 /// A query with EDNS and a client subnet for `front` and `name`.
 fn query(front: &[u8], name: &[u8], rtype: u16) -> Vec<u8> {
-    let mut data = b"\0\x07\x01\0\0\x01\0\0\0\0\0\x01".to_vec();
+    let mut data = Vec::with_capacity(12 + 255 + 27);
+    data.extend_from_slice(b"\0\x07\x01\0\0\x01\0\0\0\0\0\x01");
     data.extend_from_slice(front);
     data.extend_from_slice(name);
     data.extend_from_slice(&rtype.to_be_bytes());

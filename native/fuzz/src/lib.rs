@@ -93,7 +93,7 @@ impl Asker {
         let room = usize::from(query.edns.map_or(0, |edns| edns.payload)).max(PLAIN_UDP);
         let size = if transport == Transport::Tcp { MAX_TCP } else { room };
         let out = &mut self.out[..size.min(MAX_TCP)];
-        out.iter_mut().take(PLAIN_UDP).for_each(|octet| *octet = fill);
+        out[..PLAIN_UDP].fill(fill);
         let reply = respond(table, &query, client, transport, stale, draw, &self.counters, out)?;
         let reply = &self.out[..reply.len];
         if transport == Transport::Udp {
