@@ -175,12 +175,10 @@ fuzz: $(VENV)/.dev native  ## a million datagrams and more that nobody should se
 SECONDS ?= 60
 
 # Needs a nightly toolchain and cargo-fuzz. The table and the seeds are made anew, corpora are kept.
-fuzz-native: $(VENV)/.dev  ## the native responder under cargo-fuzz and AddressSanitizer: SECONDS=60 each of 4 targets
+fuzz-native: $(VENV)/.dev  ## the native responder under cargo-fuzz and AddressSanitizer: SECONDS=60 each of 4 targets, or RUNS=10000000
 	$(BIN)/python -m tests.fuzz.seeds native/fuzz/seeds
-	cd native && for target in datagram tcp_stream ecs load; do mkdir -p fuzz/corpus/$$target && \
-	  GTM_FUZZ_TABLE=$$PWD/fuzz/seeds/table $(CARGO) +nightly fuzz run $$target \
-	  fuzz/corpus/$$target fuzz/seeds/$$target -- \
-	  -max_total_time=$(SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; done
+	for target in datagram tcp_stream ecs load; do \
+	  CARGO='$(CARGO)' native/fuzz/run $$target $(SECONDS) $(RUNS) || exit 1; done
 
 slow-clients: $(VENV)/.dev native  ## crowds of 10,000 slow TCP clients, by both responders; two minutes
 	GTM_CROWD=10000 $(PYTEST) -q -m '' tests/integration/test_resolver_slow_clients.py
