@@ -42,6 +42,8 @@ class Serving(Struct, frozen=True, kw_only=True):
             raise ValueError(f"a server identifier has at most {MAX_NSID} octets")
         if max(len(self.version.encode()), len(self.server.encode())) > 255:
             raise ValueError("a text about the server has at most 255 octets")
+        if not self.stale_after_s >= 0:  # nor what is no number
+            raise ValueError("answers are stale after 0 s or more")
 
 
 class ZoneApex(Struct, frozen=True, gc=False):

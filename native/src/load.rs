@@ -159,6 +159,9 @@ fn read_serving(reader: &mut Reader<'_>) -> Made<Serving> {
     }
     let idle_tenths = short(reader.u16())?;
     let stale_after_s = f64::from_bits(short(reader.u64())?);
+    if stale_after_s.is_nan() || stale_after_s < 0.0 {
+        return Err(format!("answers that are stale after {stale_after_s} s"));
+    }
     let serving = Serving { nsid, version, server, udp_payload, idle_tenths, stale_after_s };
     if serving.nsid.len() > 64 {
         return Err("a server identifier of more than 64 octets".into());
@@ -441,17 +444,21 @@ mod tests {
             for all in [&[], self.nodes, &[], &[], &[], self.put, &[], &[]] {
                 counted(&mut body, all);
             }
-            let mut made = MAGIC.to_vec();
-            made.extend(VERSION.to_le_bytes());
-            made.extend(crc32fast::hash(&body).to_le_bytes());
-            made.extend((body.len() as u64).to_le_bytes());
-            made.extend(body);
-            made
+            with_head(&body)
         }
 
         fn on(&self, before: &Loaded) -> Made<Loaded> {
             before.with(&self.message())
         }
+    }
+
+    fn with_head(body: &[u8]) -> Vec<u8> {
+        let mut made = MAGIC.to_vec();
+        made.extend(VERSION.to_le_bytes());
+        made.extend(crc32fast::hash(body).to_le_bytes());
+        made.extend((body.len() as u64).to_le_bytes());
+        made.extend(body);
+        made
     }
 
     fn loaded() -> Loaded {
@@ -478,6 +485,31 @@ mod tests {
             assert!(Change { generation, ..change }.on(&loaded()).is_err());
         }
         assert!(Change { zones: &ZONES, ..Change::default() }.on(&loaded()).is_err());
+    }
+
+    #[test]
+    fn answers_go_stale_after_a_time_that_can_be_compared() {
+        for (stale_after_s, fits) in [
+            (0.0, true),
+            (60.0, true),
+            (f64::INFINITY, true),
+            (f64::NAN, false),
+            (-f64::NAN, false),
+            (-1.0, false),
+        ] {
+            let texts = [0; 3];
+            let (payload, idle) = (1232u16.to_le_bytes(), [0; 2]);
+            let octets = [&texts[..], &payload, &idle, &stale_after_s.to_le_bytes()].concat();
+            let mut body = vec![1];
+            for number in [0u64, 1, 1] {
+                body.extend(number.to_le_bytes());
+            }
+            body.extend([1, 1]);
+            body.extend(octets);
+            body.extend([0; 1 + 8 * 4]);
+            let made = Loaded::default().with(&with_head(&body));
+            assert_eq!(made.is_ok(), fits, "{stale_after_s}");
+        }
     }
 
     #[test]

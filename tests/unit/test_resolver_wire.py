@@ -340,6 +340,12 @@ def test_an_edns_buffer_out_of_its_bounds_is_refused(udp_payload: int) -> None:
         Serving(udp_payload=udp_payload)
 
 
+@pytest.mark.parametrize("stale_after_s", [-1.0, float("nan")])
+def test_answers_are_stale_after_a_time_that_can_be_compared(stale_after_s: float) -> None:
+    with pytest.raises(ValueError, match="stale after 0 s or more"):
+        Serving(stale_after_s=stale_after_s)
+
+
 def test_a_server_identifier_out_of_its_bounds_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 64 octets"):
         Serving(nsid="n" * 65)
