@@ -16,7 +16,7 @@ from struct import Struct
 from zlib import crc32
 
 from .cells import Labels
-from .plan import Answers, Hashed, Located, Node, Weighted
+from .plan import Answers, Hashed, Located, Node, Weighted, nodes_of
 from .table import AnswerTable, Cut, Name, Serving, instances_of
 from .territory import ClientSpans, ClientTable
 
@@ -57,6 +57,7 @@ class Handover:
         self._nodes: dict[int, tuple[int, Node]] = {}
         self._tables: dict[int, tuple[int, ClientTable]] = {}
         self._kept = 0
+        self._looks = False
         self._next: tuple[AnswerTable, int] | None = None
 
     def message(self, table: AnswerTable) -> bytes:
@@ -86,11 +87,27 @@ class Handover:
         assert self._next is not None
         self._table, self._generation = self._next
 
+    @property
+    def table(self) -> AnswerTable | None:
+        """The table that was taken last; None where a refusal came after it."""
+        return self._table
+
+    def nodes(self, after: int = 0) -> tuple[list[Node], int]:
+        """Nodes that the responder may have, of numbers beyond `after`; the last number given."""
+        return [node for number, node in self._nodes.values() if number > after], self._number
+
+    def forget_unused(self) -> None:
+        """Have the next message say which nodes no plan uses any more, be they few."""
+        self._looks = True
+
     def _names(self, old: Mapping[bytes, Name], table: AnswerTable) -> tuple[bytes, bytes]:
         if table.names is old:
             return _U32.pack(0), _U32.pack(0)
         gone, put = _renamed(old, table.names)
         encode, instances, cell_of = _name, instances_of(table), self._cells.name
+        if moved := self._moved(instances):
+            again = {name: it for name, it in table.names.items() if it.slot in moved}
+            put = list({**dict(put), **again}.items())
 
         def cell(qname: bytes, slot: int) -> int:
             return cell_of(qname, instances.get(slot, ""))
@@ -98,21 +115,24 @@ class Handover:
         records = [encode(qname, name, cell) for qname, name in put]
         return _counted([_short(qname) for qname in gone]), _counted(records)
 
+    def _moved(self, instances: Mapping[int, str]) -> set[int]:
+        """The slots that another instance has now: the cells of its names are others."""
+        before = instances_of(self._table) if self._table is not None else {}
+        return {slot for slot, name in before.items() if instances.get(slot, name) != name}
+
     def _forgotten(self, table: AnswerTable) -> tuple[bytes, bytes]:
-        """The numbers of client tables and nodes that no plan uses any more, once they are many."""
-        if len(self._nodes) <= 2 * self._kept + SPARE_NODES:
+        """The numbers of client tables and nodes that no plan uses any more, once they are many.
+
+        Or once somebody asked for it.
+        """
+        if len(self._nodes) <= 2 * self._kept + SPARE_NODES and not self._looks:
             return _U32.pack(0), _U32.pack(0)
+        self._looks = False
         used: set[int] = set()
-        waiting: list[Node] = list(table.plans)
-        while waiting:
-            node = waiting.pop()
-            if id(node) in used:
-                continue
+        for node in nodes_of(table.plans):
             used.add(id(node))
-            if not isinstance(node, Answers):
-                waiting += node.branches
-                if isinstance(node, Located):
-                    used.add(id(node.table))
+            if isinstance(node, Located):
+                used.add(id(node.table))
         tables = [key for key in self._tables if key not in used]
         nodes = [key for key in self._nodes if key not in used]
         gone = (

@@ -31,6 +31,7 @@ from .cells import (
     UDP,
     UNSENT,
     Labels,
+    Use,
 )
 from .handover import Handover
 from .message import name_text
@@ -63,14 +64,7 @@ class NativeResponder:
     def put(self, table: AnswerTable) -> None:
         """Have it answer from `table`; any thread. ValueError where it refuses."""
         with self._lock:
-            try:
-                self._load(table)
-            except ValueError as error:
-                self.loads.refused += 1
-                cause = str(error)
-                transition(_log, "hand-over refused, sent whole", logging.ERROR, cause=cause)
-                self._handover.forget()
-                self._load(table)
+            self._put(table)
 
     def heard(self, table: AnswerTable, at_s: float) -> AnswerTable:
         """`table`, known to be up to date at `at_s`, here and in the native responder."""
@@ -80,6 +74,32 @@ class NativeResponder:
             self._broken = True
             _log.error("a query broke the responder: %s", defect)
         return heard(table, at_s)
+
+    async def tidy(self, now_s: float) -> int:
+        """Take their cells from labels that have long been in no table; gives how many.
+
+        A cell is free when no node that the responder may still have names it, and no worker reads
+        a former table; else all of them wait for the next call.
+        """
+        return await asyncio.to_thread(self._tidy, now_s)
+
+    def _tidy(self, now_s: float) -> int:
+        handover = self._handover
+        with self._lock:
+            if handover.table is None:
+                return 0
+            handover.forget_unused()
+            self._put(handover.table)
+            nodes, last = handover.nodes()
+        met = Use()
+        met.add(nodes)  # long, so not under the lock
+        with self._lock:
+            if handover.table is None or self.native.sweep():
+                return 0
+            use = self.labels.names_in(handover.table)
+            use.lines, use.pools, use.addresses = met.lines, met.pools, met.addresses
+            use.add(handover.nodes(last)[0])
+            return self.labels.tidy(use, now_s, self.native.counted)
 
     def door(self, sockets: Sequence[socket.socket]) -> NativeDoor:
         """The door of one address."""
@@ -105,6 +125,16 @@ class NativeResponder:
     def close(self) -> None:
         """End the workers."""
         self.native.close()
+
+    def _put(self, table: AnswerTable) -> None:
+        try:
+            self._load(table)
+        except ValueError as error:
+            self.loads.refused += 1
+            cause = str(error)
+            transition(_log, "hand-over refused, sent whole", logging.ERROR, cause=cause)
+            self._handover.forget()
+            self._load(table)
 
     def _load(self, table: AnswerTable) -> None:
         begun = time.monotonic()
@@ -270,7 +300,8 @@ class NativeNames:
     def rows(self, table: AnswerTable | None) -> Iterator[tuple[str, str, list[int]]]:
         """(label, instance, counts) of the access names of `table`, of the others, of the rest."""
         labels = self._responder.labels
-        own_names, shared = labels.names.rows(), labels.instances.rows()
+        base, own_names, shared = labels.base, labels.names.rows(), labels.instances.rows()
+        spare = [*labels.names.spare, *labels.instances.spare]
         counts = self._responder.counted(0, labels.end)
         rest = [
             udp + tcp
@@ -280,14 +311,20 @@ class NativeNames:
         ]
         names = table.names if table is not None else {}
         instances = instances_of(table) if table is not None else {}
+
+        def own_of(first: int) -> list[int]:
+            nonlocal rest
+            cells = range(first, first + OUTCOMES)
+            rest = [max(0, left - counts[cell]) for left, cell in zip(rest, cells, strict=True)]
+            return [counts[cell] - base.get(cell, 0) for cell in cells]
+
+        for first in spare:  # names that went away were none of the rest either
+            own_of(first)
         for qname, first in own_names:
-            own = counts[first : first + OUTCOMES]
-            rest = [max(0, left - one) for left, one in zip(rest, own, strict=True)]
+            own = own_of(first)
             name = names.get(qname) if qname is not None else None
             if qname is not None and name is not None and name.slot >= 0:
                 yield name_text(qname), instances.get(name.slot, OTHER), own
         for instance, first in shared:
-            own = counts[first : first + OUTCOMES]
-            rest = [max(0, left - one) for left, one in zip(rest, own, strict=True)]
-            yield OTHER, OTHER if instance is None else instance, own
+            yield OTHER, OTHER if instance is None else instance, own_of(first)
         yield NONE, NONE, rest

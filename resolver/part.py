@@ -36,7 +36,7 @@ from gtm.tls_meter import CertificateMeter
 from gtm.v1 import operator_pb2
 from gtm.view import Changes, View
 
-from .cells import Labels
+from .cells import TIDY_S, Labels
 from .compiler import compile_table
 from .follower import Follower
 from .geo_files import GeoFiles
@@ -254,6 +254,8 @@ class Resolver:
             stack.callback(self.writer.close)
         following = _kept("follower", self.follower.run)
         stack.push_async_callback(_cancelled, following)
+        tidying = _kept("tidying of labels", self._keep_labels)
+        stack.push_async_callback(_cancelled, tidying)
         if self.settings.geo_reload.ms:
             reloading = _kept("reloading of geo data", self.reloader.run)
             stack.push_async_callback(_cancelled, reloading)
@@ -480,6 +482,15 @@ class Resolver:
             return reply
 
         return answer
+
+    async def _keep_labels(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_S)
+            table, now_s = self.follower.table, time.monotonic()
+            if self.native is not None:
+                await self.native.tidy(now_s)
+            elif table is not None:
+                await self.steered.tidy(table, now_s)
 
     async def _begin_with_snapshot(self) -> None:
         if self.snapshot is None:

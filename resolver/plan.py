@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from hashlib import blake2b
 from typing import TypeAlias
@@ -125,6 +125,20 @@ class Located(Struct, frozen=True, gc=False):
         """The branch of an address, and the depth at which that is decided."""
         number, depth = self.table.find(packed)
         return self.branches[number], depth
+
+
+def nodes_of(plans: Iterable[Node]) -> Iterator[Node]:
+    """`plans` and all nodes below them, each once."""
+    met: set[int] = set()
+    waiting = list(plans)
+    while waiting:
+        node = waiting.pop()
+        if id(node) in met:
+            continue
+        met.add(id(node))
+        yield node
+        if not isinstance(node, Answers):
+            waiting += node.branches
 
 
 Met: TypeAlias = "list[Answers | str]"
