@@ -2,7 +2,7 @@
 
 Half of the packets are the fuzzer's, over its fixed tables; the other half ask tables that the dice
 draw and change step by step, each change handed over as one. Prints counts and differences, and
-ends with 1 where there is one.
+ends with 1 where there is one, or where something that should be met (`coverage`) was not.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import time
 from collections import Counter
 
 from resolver.compiler import compile_table
+from resolver.plan import Met
 from resolver.responder import Transport, respond
 from resolver.table import AnswerTable
-from tests.differential.questions import client, packet
+from tests.differential.coverage import WANTED, Coverage
+from tests.differential.questions import aims, client, packet
 from tests.differential.test_twins import compiled
 from tests.differential.worlds import REFUSALS, changed, some_locator
 from tests.fuzz.datagrams import Datagrams
@@ -27,6 +29,10 @@ EACH = 100
 """Packets asked of a drawn table before it is changed."""
 STEPS = 10
 """Changes of a drawn table before another one is drawn."""
+LOOK_AT = 8
+"""Of so many packets one is looked at for what it meets: reading a reply costs more than it."""
+COVERING = 100_000
+"""From so many packets on, what was not met is a failure."""
 SHOWN = 10
 """Differences that are printed in full."""
 TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
@@ -38,12 +44,17 @@ class Comparison:
     def __init__(self) -> None:
         self.packets = self.differences = self.handovers = 0
         self.outcomes: Counter[str] = Counter()
+        self.coverage = Coverage()
 
     def ask(self, table: AnswerTable, twin: Twin, data: bytes, who: bytes, draw: int) -> None:
         """Ask both over both transports."""
         self.packets += 1
+        looks = self.packets % LOOK_AT == 0
         for transport in TRANSPORTS:
-            expected = respond(table, data, who, transport, 0.0, draw)
+            met: Met = []
+            expected = respond(table, data, who, transport, 0.0, draw, met)
+            if looks:
+                self.coverage.asked(table, data, expected, met)
             found = twin.ask(data, who, transport, 0.0, draw)
             self.outcomes["silence" if expected is None else f"rcode {expected[3] & 15}"] += 1
             if expected == found:
@@ -57,6 +68,7 @@ class Comparison:
     def put(self, table: AnswerTable, twin: Twin) -> None:
         """Hand a table over."""
         self.handovers += 1
+        self.coverage.put(table)
         twin.put(table)
 
     def fixed(self, dice: random.Random, count: int) -> None:
@@ -76,8 +88,9 @@ class Comparison:
             table, twin = compiled(dice), Twin()
             for _ in range(STEPS):
                 self.put(table, twin)
+                known = aims(table)
                 for _ in range(min(EACH, end - self.packets)):
-                    self.ask(table, twin, packet(dice), client(dice), dice.getrandbits(64))
+                    self.ask(table, twin, packet(dice, known), client(dice), dice.getrandbits(64))
                 assert table.made is not None
                 locator = some_locator(dice) if dice.random() < 0.15 else table.locator
                 try:
@@ -101,7 +114,11 @@ def main() -> int:
         f" changes handed over, {run.differences} differences, {time.monotonic() - begun:.0f} s"
         f" ({outcomes})"
     )
-    return 1 if run.differences else 0
+    missing = run.coverage.missing()
+    print(f"met {len(WANTED) - len(missing)} of {len(WANTED)}, the rarest: {run.coverage.rarest()}")
+    if missing:
+        print(f"never met: {', '.join(missing)}")
+    return 1 if run.differences or (missing and run.packets >= COVERING) else 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from resolver.locate import embedded, open_locator
 from resolver.place import Unplaced
 from resolver.plan import Located
 from resolver.table import AnswerTable, Serving, heard
-from tests.differential.questions import client, packet
+from tests.differential.questions import aims, client, packet
 from tests.differential.worlds import REFUSALS, changed, some_locator, some_world
 from tests.fuzz.datagrams import Datagrams
 from tests.responders import KINDS, Twin, same
@@ -52,8 +52,9 @@ def compiled(dice: random.Random) -> AnswerTable:
 
 def compare(dice: random.Random, table: AnswerTable, *twins: Twin, count: int = PACKETS) -> None:
     """Ask all of them `count` packets."""
+    known = aims(table)
     for _ in range(count):
-        data, who, draw = packet(dice), client(dice), dice.getrandbits(64)
+        data, who, draw = packet(dice, known), client(dice), dice.getrandbits(64)
         for twin in twins:
             same(table, twin, data, who, 0.0, draw)
 
