@@ -2,16 +2,15 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::ahead::{ask_ahead, GROUP};
-use crate::counters::{Counters, SILENT};
+use crate::answer::Answerer;
+use crate::counters::Counters;
 use crate::observe::Observer;
 use crate::plan::Client;
-use crate::query::{read_query, Query};
-use crate::respond::{respond, Transport};
+use crate::query::Query;
 use crate::server::{monotonic_s, Shared};
-use crate::udp::{BATCH, BATCHES, FAILED, OVERSIZE, UDP_CELLS, UNSENT};
+use crate::udp::{BATCH, BATCHES, OVERSIZE, UNSENT};
 use crate::wire::{MAX_QUERY, MAX_UDP};
 
 /// Octets from query to query in memory: not a power of two, so that they fall in different sets of
@@ -105,10 +104,10 @@ impl Batch<'_> {
     /// Answer the first `count` queries; gives the number of runs of replies.
     #[inline(always)]
     pub fn answer(&self, buffers: &mut Buffers, count: usize, dice: &mut fastrand::Rng) -> usize {
-        let Batch { shared, counters, observer, .. } = *self;
+        let Batch { shared, counters, observer, careful, .. } = *self;
         let table = shared.table();
-        let table = &**table;
-        let stale = shared.stale(table, monotonic_s());
+        let stale = shared.stale(&table, monotonic_s());
+        let answerer = Answerer { table: &table, stale, counters, observer, careful };
         let Buffers { input, output, peers, control, received, runs, .. } = buffers;
         let (mut replies, mut begin) = (0, 0);
         let mut queries: [Option<Query<'_>>; GROUP] = [None; GROUP];
@@ -116,40 +115,25 @@ impl Batch<'_> {
             if at % GROUP == 0 {
                 let many = (count - at).min(GROUP);
                 for (which, place) in queries[..many].iter_mut().enumerate() {
-                    *place = self.read(&input[(at + which) * STRIDE..], &received[at + which]);
+                    *place =
+                        read(&answerer, &input[(at + which) * STRIDE..], &received[at + which]);
                 }
-                if !self.careful {
-                    ask_ahead(table, &queries[..many], |which| client_of(&peers[at + which]));
+                if !careful {
+                    ask_ahead(&table, &queries[..many], |which| client_of(&peers[at + which]));
                 }
             }
             let Some(query) = &queries[at % GROUP] else { continue };
-            let (client, draw) = (client_of(&peers[at]), dice.u64(..));
-            let room = &mut output[begin..];
-            let mut one =
-                || respond(table, query, client, Transport::Udp, stale, draw, counters, room);
-            let reply = if self.careful {
-                catch_unwind(AssertUnwindSafe(one)).unwrap_or_else(|_| {
-                    counters.count(FAILED);
-                    None
-                })
-            } else {
-                one()
-            };
-            let Some(reply) = reply else {
-                counters.count(UDP_CELLS + SILENT);
-                observer.saw(draw, query, client, Transport::Udp, &[]);
+            let size = answerer.answer(query, client_of(&peers[at]), dice, &mut output[begin..]);
+            if size == 0 {
                 continue;
-            };
-            counters.count(UDP_CELLS + u32::from(reply.rcode));
-            let written = &output[begin..begin + reply.len];
-            observer.saw(draw, query, client, Transport::Udp, written);
-            begin += reply.len;
+            }
+            begin += size;
             let there = if self.wildcard {
                 from_there(&mut control[at], received[at].msg_hdr.msg_controllen)
             } else {
                 0
             };
-            let size = reply.len as u16;
+            let size = size as u16;
             if replies > 0 && self.segments {
                 let run = &mut runs[replies - 1];
                 let first = usize::from(run.query);
@@ -166,21 +150,21 @@ impl Batch<'_> {
         counters.count(BATCHES);
         replies
     }
+}
 
-    /// The query at the front of `input`; None, and counted, where silence is the answer.
-    #[inline(always)]
-    fn read<'b>(&self, input: &'b [u8], received: &libc::mmsghdr) -> Option<Query<'b>> {
-        let size = received.msg_len as usize;
-        if size > MAX_QUERY {
-            self.counters.count(OVERSIZE);
-            return None;
-        }
-        let query = read_query(&input[..size]);
-        if query.is_none() {
-            self.counters.count(UDP_CELLS + SILENT);
-        }
-        query
+/// The query at the front of `input`; None, and counted, where silence is the answer.
+#[inline(always)]
+fn read<'b>(
+    answerer: &Answerer<'_>,
+    input: &'b [u8],
+    received: &libc::mmsghdr,
+) -> Option<Query<'b>> {
+    let size = received.msg_len as usize;
+    if size > MAX_QUERY {
+        answerer.counters.count(OVERSIZE);
+        return None;
     }
+    answerer.read(&input[..size])
 }
 
 /// The source address of a query.

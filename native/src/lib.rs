@@ -5,6 +5,7 @@
 //! and [`tcp`] read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
 
 pub mod ahead;
+pub mod answer;
 pub mod batch;
 pub mod clients;
 pub mod connections;

@@ -133,12 +133,16 @@ impl Worker {
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
+        Worker::run("dns-udp", move |stop| serve(&shared, &socket, wildcard, stop, seed))
+    }
+
+    /// Begin a thread that does `work`, which ends soon after the flag is set and a system call of
+    /// its own was interrupted.
+    pub fn run(name: &str, work: impl FnOnce(&AtomicBool) + Send + 'static) -> io::Result<Self> {
         hear_calls()?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("dns-udp".into())
-            .spawn(move || serve(&shared, &socket, wildcard, &told, seed))?;
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || work(&told))?;
         Ok(Worker { stop, thread: Some(thread) })
     }
 
