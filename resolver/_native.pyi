@@ -25,6 +25,13 @@ class Native:
         """The reply of the table in force, as a worker would give it; None for silence."""
     def serve_udp(self, fd: int, wildcard: bool, seed: int) -> None:
         """Serve a bound UDP socket, which is duplicated, in a thread of its own."""
+    def serve_xdp(self, interface: str, places: list[tuple[str, int]], seed: int) -> str:
+        """Serve what is asked over UDP at `places` and comes by an interface; gives how.
+
+        OSError has the number of what failed, and in its text what that was.
+        """
+    def xdp_lost(self) -> int:
+        """Packets that the kernel had no place for on the interface that is served."""
     def serve_tcp(
         self,
         fds: list[int],

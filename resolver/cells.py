@@ -28,6 +28,8 @@ OUTCOMES = 17
 UDP, TCP = 0, OUTCOMES
 """The first of the cells of queries by outcome."""
 UNSENT, OVERSIZE, BATCHES, FAILED = (2 * OUTCOMES + more for more in range(4))
+EXPRESS, MALFORMED = 2 * OUTCOMES + 4, 2 * OUTCOMES + 5
+"""Of AF_XDP (`native/src/xdp.rs`)."""
 CONNECTIONS, REFUSED, EXPIRED, HELD, STARVED, BROKEN = (
     2 * OUTCOMES + more for more in range(8, 14)
 )

@@ -21,6 +21,7 @@ from .settings import endpoint, shown
 from .takeover import TCP, UDP, Handed, Inherited
 from .tcp import TcpDoor, TcpLimits
 from .udp import Answer, UdpDoor
+from .xdp import Express
 
 MAX_ADDRESSES = 64
 """Addresses that one resolver listens on."""
@@ -103,7 +104,7 @@ class Listener:
     """Serves the addresses in `listen` with `over_udp` and `over_tcp` until it is closed.
 
     Where `doors` is given, it makes the UDP doors, each of `workers` sockets, in place of
-    `over_udp`; `streams` serves TCP in place of `over_tcp`.
+    `over_udp`; `streams` serves TCP in place of `over_tcp`; `express` answers beside the doors.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Listener:
         doors: Doors | None = None,
         workers: int = 1,
         streams: Streams | None = None,
+        express: Express | None = None,
     ) -> None:
         """StartError (2) where an address is none."""
         if not 0 < len(listen) <= MAX_ADDRESSES:
@@ -123,6 +125,7 @@ class Listener:
         self._door: Doors = doors or (lambda sockets: UdpDoor(sockets, over_udp))
         self._workers = workers
         self.streams: Streams = streams if streams is not None else TcpDoor(limits, over_tcp)
+        self._express = express
         self.doors: tuple[Door, ...] = ()
 
     def check(self, given: Inherited | None = None) -> None:
@@ -135,14 +138,20 @@ class Listener:
 
         Raises StartError.
         """
+        alone = not given
         bound = self._bind(self._wanted, given or Inherited())
         self.doors = tuple(self._door(over_udp) for over_udp, _ in bound)
         try:
+            if alone:
+                self._begin_express()
             await self.streams.open([over_tcp for _, over_tcp in bound])
-        except OSError as error:  # somebody began to listen since it was bound
+        except (OSError, StartError) as error:
             _close(bound)
             self.doors = ()
             await self.close()
+            if isinstance(error, StartError):
+                raise
+            # somebody began to listen since it was bound
             raise StartError(
                 f"cannot listen for DNS over TCP: {error.strerror}; choose another with --listen"
             ) from error
@@ -158,8 +167,15 @@ class Listener:
     def widen(self) -> None:
         """Open what an address of which fewer sockets were handed over lacks to its workers.
 
-        Not before we alone read: queries in a new socket would be lost with us.
+        Not before we alone read: queries in a new socket would be lost with us. Nor does an
+        interface have two programs.
         """
+        try:
+            self._begin_express()
+        except StartError as error:
+            transition(
+                _log, "nothing goes past the network stack", logging.WARNING, cause=error
+            )  # fmt: skip
         for door in self.doors:
             host, port = door.address
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -187,6 +203,11 @@ class Listener:
         for door in doors:
             door.close()
         await self.streams.close()
+
+    def _begin_express(self) -> None:
+        """Begin to answer past the network stack, where that is wanted. Raises StartError."""
+        if self._express is not None:
+            self._express.open([door.address for door in self.doors])
 
     def _bind(self, wanted: Iterable[tuple[str, int]], given: Inherited) -> list[Bound]:
         """The UDP sockets and the TCP socket of each address, all or none."""

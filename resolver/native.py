@@ -22,6 +22,7 @@ from .cells import (
     BROKEN,
     CONNECTIONS,
     EXPIRED,
+    EXPRESS,
     FAILED,
     HELD,
     OUTCOMES,
@@ -121,6 +122,11 @@ class NativeResponder:
     def oversize(self) -> int:
         """Queries over UDP larger than any that is read."""
         return self.counted(OVERSIZE, 1)[0]
+
+    def express(self) -> tuple[int, int, int]:
+        """Datagrams that came by AF_XDP, the malformed ones of them, those without a place."""
+        came, malformed = self.counted(EXPRESS, 2)
+        return came, malformed, self.native.xdp_lost()
 
     def close(self) -> None:
         """End the workers."""

@@ -25,6 +25,9 @@ class Loaded(Protocol):
 
     loads: Loads
 
+    def express(self) -> tuple[int, int, int]:
+        """Datagrams that came by AF_XDP, the malformed ones of them, those without a place."""
+
 
 class NativeMeter(Collector):
     """The metrics of the hand-over; all 0 without a native responder."""
@@ -65,3 +68,15 @@ class NativeMeter(Collector):
             ("loading_seconds", "Spent loading hand-overs.", loads.all_loading_s),
         ):
             yield CounterMetricFamily(f"gtm_resolver_native_{name}", text, value=value)
+        express = self._responder.express() if self._responder is not None else (0, 0, 0)
+        for name, text, count in zip(
+            ("queries", "malformed", "lost"),
+            (
+                "Datagrams that came by AF_XDP.",
+                "Those of them that are no datagram, or have a wrong checksum.",
+                "Packets for AF_XDP that the kernel had no place for.",
+            ),
+            express,
+            strict=True,
+        ):
+            yield CounterMetricFamily(f"gtm_resolver_xdp_{name}", text, value=count)

@@ -62,6 +62,7 @@ from .table import AnswerTable, Serving, heard, not_ready
 from .takeover import HTTP, Former, Handed, Inherited, claim, endpoint_of
 from .tcp import TcpLimits
 from .udp import Answer
+from .xdp import Express
 
 SWITCH_S = 0.0005
 """How long a thread that writes a snapshot may keep the interpreter from the queries."""
@@ -183,6 +184,7 @@ class Resolver:
             self.native.door if self.native is not None else None,
             (settings.workers or len(os.sched_getaffinity(0))) if self.native is not None else 1,
             self.native.streams(limits) if self.native is not None else None,
+            Express(self.native, settings.xdp) if settings.xdp else None,
         )
         self.follower: Follower[AnswerTable] = Follower(
             store,

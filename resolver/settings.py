@@ -62,6 +62,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=64, description="threads that answer UDP on each address; 0: one a core"),
     ] = 0
+    xdp: Annotated[
+        str,
+        Meta(
+            description="interface whose UDP queries are answered past the kernel's network stack "
+            "(AF_XDP); empty: none"
+        ),
+    ] = ""
     query_log: Annotated[
         str,
         Meta(description="file of a query log of JSON lines; -: standard output; empty: none"),

@@ -17,11 +17,17 @@ const MANY_NAMES: usize = 4096;
 /// From so many queries on it pays: one waits for its own memory in any case.
 const MANY_QUERIES: usize = 4;
 
+/// Whether it pays to ask for what so many queries will need.
+#[inline(always)]
+pub fn pays(table: &Table, queries: usize) -> bool {
+    queries >= MANY_QUERIES && (table.names.len() > MANY_NAMES || table.far_clients)
+}
+
 /// Ask for what `queries` (at most `GROUP`) will need, where that pays; `source` says which address
 /// each came from.
 #[inline(always)]
 pub fn ask_ahead(table: &Table, queries: &[Option<Query<'_>>], source: impl Fn(usize) -> Client) {
-    if queries.len() < MANY_QUERIES {
+    if !pays(table, queries.len()) {
         return;
     }
     if table.names.len() > MANY_NAMES {

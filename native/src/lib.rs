@@ -1,8 +1,8 @@
 //! The native responder of Meridian GTM: the fast twin of `resolver/responder.py`.
 //!
 //! It answers DNS from a table that Python compiles and hands over. It decides nothing: no policy,
-//! no store, no configuration. Data flow: [`load`] makes a [`table::Table`], workers of [`udp`]
-//! and [`tcp`] read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
+//! no store, no configuration. Data flow: [`load`] makes a [`table::Table`], workers of [`udp`],
+//! [`xdp`] and [`tcp`] read queries ([`query`]), walk plans ([`plan`]) and write answers ([`respond`]).
 
 pub mod ahead;
 pub mod answer;
@@ -24,6 +24,10 @@ pub mod table;
 pub mod tcp;
 pub mod udp;
 pub mod wire;
+pub mod xdp;
+pub mod xdp_packet;
+pub mod xdp_program;
+pub mod xdp_rings;
 
 #[cfg(feature = "python")]
 mod python;

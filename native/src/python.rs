@@ -1,5 +1,7 @@
 //! What Python sees: one class, `Native`.
 
+use std::ffi::CString;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::Receiver;
@@ -19,6 +21,7 @@ use crate::respond::{respond, Transport};
 use crate::server::{first_panic, remember_panics, Shared};
 use crate::sketch::{Counted, Sketch};
 use crate::wire::MAX_TCP;
+use crate::xdp::Express;
 use crate::{tcp, udp};
 
 /// Longer times mean this one.
@@ -29,6 +32,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 struct Native {
     shared: Arc<Shared>,
     workers: Mutex<Vec<udp::Worker>>,
+    express: Mutex<Option<Express>>,
     tcp: Mutex<Option<tcp::Worker>>,
     /// What is counted of queries that Python hands over.
     own: Arc<Counters>,
@@ -44,6 +48,7 @@ impl Native {
         Native {
             shared,
             workers: Mutex::default(),
+            express: Mutex::default(),
             tcp: Mutex::default(),
             own,
             log: Mutex::default(),
@@ -104,6 +109,35 @@ impl Native {
         Ok(())
     }
 
+    /// Serve what is asked over UDP at addresses of an interface by AF_XDP, a thread for each of
+    /// its queues; gives how. OSError has the number of what failed, and what that was.
+    fn serve_xdp(
+        &self,
+        py: Python<'_>,
+        interface: &str,
+        places: Vec<(IpAddr, u16)>,
+        seed: u64,
+    ) -> PyResult<&'static str> {
+        let interface = CString::new(interface)
+            .map_err(|_| PyOSError::new_err((libc::ENODEV, "the interface")))?;
+        let places: Vec<SocketAddr> = places.into_iter().map(SocketAddr::from).collect();
+        if locked(&self.express)?.is_some() {
+            return Err(PyRuntimeError::new_err("an interface is served already"));
+        }
+        // Without the lock: who holds the interpreter may wait for it.
+        let begun = py
+            .detach(|| Express::start(&self.shared, &interface, &places, seed))
+            .map_err(|(error, what)| PyOSError::new_err((error.raw_os_error(), what)))?;
+        let mode = begun.mode;
+        *locked(&self.express)? = Some(begun);
+        Ok(mode)
+    }
+
+    /// Packets that the kernel had no place for on the interface that is served.
+    fn xdp_lost(&self) -> PyResult<u64> {
+        Ok(locked(&self.express)?.as_ref().map_or(0, Express::lost))
+    }
+
     /// Serve listening TCP sockets, all in one thread.
     fn serve_tcp(
         &self,
@@ -145,8 +179,10 @@ impl Native {
 
     /// End UDP after the batches at hand, and wait for that.
     fn end_udp(&self, py: Python<'_>) -> PyResult<()> {
+        let express = locked(&self.express)?.take();
         let mut workers = std::mem::take(&mut *locked(&self.workers)?);
         py.detach(|| {
+            drop(express);
             workers.iter().for_each(udp::Worker::end);
             workers.iter_mut().for_each(udp::Worker::join);
         });

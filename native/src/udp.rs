@@ -36,6 +36,10 @@ pub const OVERSIZE: u32 = 2 * OUTCOMES + 1;
 pub const BATCHES: u32 = 2 * OUTCOMES + 2;
 /// Queries that broke the responder.
 pub const FAILED: u32 = 2 * OUTCOMES + 3;
+/// Datagrams that came by AF_XDP, answered or not.
+pub const EXPRESS: u32 = 2 * OUTCOMES + 4;
+/// Those of them that are no datagram of IP and UDP, or have a wrong checksum.
+pub const MALFORMED: u32 = 2 * OUTCOMES + 5;
 
 /// Serve `socket` until `stop` is set.
 pub fn serve(shared: &Shared, socket: &OwnedFd, wildcard: bool, stop: &AtomicBool, seed: u64) {
