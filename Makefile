@@ -16,7 +16,7 @@ REFERENCE := $(wildcard tests/unit/test_resolver_*.py tests/integration/test_res
 
 .PHONY: help venv venv-dev native native-clean check-native suite system demo up test check style types contracts unit proto check-proto \
 	docs lab lab-down lab-walk lab-kills lab-torture \
-	acceptance bench bench-dns bench-agent compare-gdnsd conformance fuzz fuzz-native slow-clients faults soak torture \
+	acceptance bench bench-dns bench-xdp bench-agent compare-gdnsd conformance fuzz fuzz-native slow-clients faults soak torture \
 	simulate simulate-mutants takeover differential clean
 
 help:  ## this list
@@ -156,6 +156,9 @@ BENCH_DNS ?=
 
 bench-dns: $(VENV)/.dev native-clean  ## our resolver beside gdnsd, Knot, NSD, PowerDNS, a floor: BENCH_DNS=--help
 	$(BIN)/python benchmarks/bench_dns.py $(BENCH_DNS)
+
+bench-xdp: $(VENV)/.dev native  ## our resolver and Knot by sockets and by AF_XDP, CPU of a whole core by answer; root
+	GTM_NATIVE=require $(BIN)/python benchmarks/bench_xdp.py
 
 bench-agent: $(VENV)/.dev  ## the agent's probes beside blackbox_exporter's and fping's (install them first; root)
 	$(BIN)/python benchmarks/bench_agent.py

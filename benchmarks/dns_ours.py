@@ -1,6 +1,7 @@
 """Our own resolver as `bench_dns` measures it: the whole of it, its store in memory.
 
-Run `python benchmarks/dns_ours.py WORLD PORT HTTP_PORT GEO_FILE`. What it serves lies in the store
+Run `python benchmarks/dns_ours.py WORLD PORT HTTP_PORT GEO_FILE [ADDRESS [INTERFACE]]`; with an
+interface its queries are answered by AF_XDP. What it serves lies in the store
 as an apply and a leader would have written it; the resolver lists it, compiles it and opens its
 doors, native or not as GTM_NATIVE says. No coordinator, no etcd: they take no part in an answer.
 """
@@ -122,7 +123,9 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def main(kind: str, port: int, http_port: int, geo: str) -> None:
+async def main(
+    kind: str, port: int, http_port: int, geo: str, address: str = "127.0.0.1", interface: str = ""
+) -> None:
     """Serve a world until killed; prints the CPU seconds and the memory that the store took."""
     store = MemoryStore()
     for ops in batched(large() if kind == "large" else small()):
@@ -131,7 +134,8 @@ async def main(kind: str, port: int, http_port: int, geo: str) -> None:
     print(f"store {time.process_time():.3f} {rss_bytes()}", flush=True)
     settings = Settings(
         id="bench",
-        listen=(f"127.0.0.1:{port}",),
+        listen=(f"{address}:{port}",),
+        xdp=interface,
         http=f"127.0.0.1:{http_port}",
         data_dir="",
         coordinators=(),
@@ -142,4 +146,4 @@ async def main(kind: str, port: int, http_port: int, geo: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))
