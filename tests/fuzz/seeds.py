@@ -25,6 +25,8 @@ HEAD = 24
 """Octets in front of the body of a hand-over: the targets make them."""
 CLIENTS = (b"\x01\x02\x03\x04" + bytes(12), b"\x0a\x01\x02\x03" + bytes(12),
            b"\x20\x01\x0d\xb8" + bytes(12))  # fmt: skip
+LARGE = bytes(5) + b"\1" + bytes(6) + b"\3big\3gtm\4test\0\0\x10\0\1"
+"""A query for 50 KB of TXT."""
 MOST = 24_000
 """Octets of a hand-over that is a seed: mutations of larger ones find little and cost much."""
 
@@ -41,11 +43,13 @@ def datagrams(dice: random.Random) -> Iterator[bytes]:
 
 
 def streams(dice: random.Random) -> Iterator[bytes]:
-    """Queries in a row, in pieces of all sizes."""
+    """Queries in a row, in pieces of all sizes; some for more than a turn may write."""
     for _ in range(500):
         parts = [datagram(dice) for _ in range(dice.choice((1, 2, 3, 10)))]
         data = b"".join(struct.pack("!H", len(part)) + part for part in parts)
         yield dice.randbytes(1) + dice.choice((b"\0\1", b"\xff\xff", dice.randbytes(2))) + data
+    for count in range(1, 9):
+        yield b"\xff" * 3 + (struct.pack("!H", len(LARGE)) + LARGE) * count
 
 
 def options(dice: random.Random) -> Iterator[bytes]:
@@ -58,6 +62,8 @@ def options(dice: random.Random) -> Iterator[bytes]:
 
 def handovers(dice: random.Random) -> Iterator[bytes]:
     """Bodies of whole tables, and of changes of the table that the targets ask."""
+    yield bare(b"\0")
+    yield bare(b"\1" + bytes(4))
     made = 0
     while made < 40:
         try:
@@ -81,6 +87,11 @@ def handovers(dice: random.Random) -> Iterator[bytes]:
             continue
         if len(message) <= MOST:
             yield message[HEAD:]
+
+
+def bare(zones: bytes) -> bytes:
+    """The body of a change of nothing, or of all `zones` alone."""
+    return struct.pack("<BQQQBB", 0, 1, 2, 1, 1, 0) + zones + bytes(8 * 4)
 
 
 def handed(first: AnswerTable) -> tuple[Handover, bytes]:

@@ -2,9 +2,12 @@
 //!
 //! Input: the body. A change is made one of the generation in force, so that it is looked at. What a
 //! table that was taken is asked depends on all octets of the body: each input has a few questions,
-//! and many inputs have them all.
+//! and many inputs have them all. Some are for names of the table before, which a change may break.
 
 #![no_main]
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use _native::load::Loaded;
 use _native::plan::Client;
@@ -12,10 +15,13 @@ use _native::respond::Transport;
 use _native::table::Table;
 use _native::wire::name_size;
 use libfuzzer_sys::fuzz_target;
-use meridian_native_fuzz::{base, headed, with_asker, Asker};
+use meridian_native_fuzz::{base, handed_over, headed, with_asker, Asker};
 
-/// Questions to a table that was taken, at most.
-const QUESTIONS: usize = 16;
+/// Questions for names in the body to a table that was taken, at most.
+const FROM_BODY: usize = 12;
+/// Questions for names of `base`.
+const FROM_BASE: usize = 4;
+const ROOT: &[u8] = b"\0";
 const TYPES: [u16; 7] = [1, 28, 2, 5, 15, 43, 255];
 const CLIENTS: [Client; 3] =
     [Client::V4(0x0A01_0203), Client::V4(0x0102_0304), Client::V6(0x2001_0db8 << 96 | 7)];
@@ -34,12 +40,18 @@ fuzz_target!(|input: &[u8]| {
     further(&loaded, &body);
 });
 
-/// Ask for names that stand in `body`, from some place in it on, and for names below them.
+/// Ask for names that stand in `body`, from some place in it on, for some of `base`, and below them.
 fn ask(table: &Table, body: &[u8], asker: &mut Asker) {
+    static OLD: OnceLock<Vec<&[u8]>> = OnceLock::new();
+    let old = OLD.get_or_init(|| {
+        let found: BTreeSet<&[u8]> = names(handed_over()).chain([ROOT]).collect();
+        found.into_iter().collect()
+    });
     let mut dice = fastrand::Rng::with_seed(crc32fast::hash(body).into());
     let start = dice.usize(..body.len());
-    let (behind, ahead) = (names(&body[start..]), names(body));
-    for name in behind.chain(ahead).take(QUESTIONS) {
+    let new = names(&body[start..]).chain(names(body)).take(FROM_BODY);
+    let some: [&[u8]; FROM_BASE] = std::array::from_fn(|_| old[dice.usize(..old.len())]);
+    for name in some.into_iter().chain(new) {
         let below = dice.bool() && name.len() < 254;
         let front = if below { &b"\x01q"[..] } else { b"" };
         let data = query(front, name, dice.choice(TYPES).expect("types"));
@@ -49,12 +61,12 @@ fn ask(table: &Table, body: &[u8], asker: &mut Asker) {
     }
 }
 
-/// What may be names in `body`, each behind its length.
+/// What may be names in `body`, each behind its length; not the root, which zeros look like.
 fn names(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || loop {
         let (size, rest) = body.split_first()?;
         let name = rest.get(..usize::from(*size));
-        let name = name.filter(|name| name_size(name) == Some(name.len()));
+        let name = name.filter(|name| *name != ROOT && name_size(name) == Some(name.len()));
         body = &rest[name.map_or(0, <[u8]>::len)..];
         if name.is_some() {
             return name;

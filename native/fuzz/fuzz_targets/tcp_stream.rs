@@ -1,6 +1,6 @@
 //! A TCP stream that comes in pieces: its answers are those of each whole query, in order.
 //!
-//! Input: octets of a piece / 16, room for answers (2 octets), the stream.
+//! Input: octets of a piece / 16, room for answers / 2 (2 octets), the stream.
 
 #![no_main]
 
@@ -44,7 +44,7 @@ fn run(input: &[u8], asker: &mut Asker, buffers: &mut Buffers) {
     let mut dice = Dice(input);
     let [pieces] = dice.octets();
     let piece = (1 + 16 * usize::from(pieces)).min(MAX_READ);
-    let room = usize::from(u16::from_be_bytes(dice.octets())).max(1);
+    let room = (2 * usize::from(u16::from_be_bytes(dice.octets()))).max(1);
     let stream = dice.0;
     let mut answer = |query: &[u8], out: &mut [u8]| {
         assert!(!query.is_empty() && query.len() <= MAX_QUERY && out.len() == MAX_TCP);

@@ -18,13 +18,19 @@ const CELLS: usize = 1 << 12;
 /// Compression pointers in one name of a reply, at most.
 const MAX_POINTERS: usize = 8;
 
-/// The hand-over that every target answers from, or starts with.
+/// The hand-over that every target answers from, or starts with: its octets.
+pub fn handed_over() -> &'static [u8] {
+    static OCTETS: OnceLock<Vec<u8>> = OnceLock::new();
+    OCTETS.get_or_init(|| {
+        let path = std::env::var_os("GTM_FUZZ_TABLE").expect("GTM_FUZZ_TABLE names a hand-over");
+        std::fs::read(path).expect("a file")
+    })
+}
+
+/// What was loaded of it.
 pub fn base() -> &'static Loaded {
     static BASE: OnceLock<Loaded> = OnceLock::new();
-    BASE.get_or_init(|| {
-        let path = std::env::var_os("GTM_FUZZ_TABLE").expect("GTM_FUZZ_TABLE names a hand-over");
-        Loaded::default().with(&std::fs::read(path).expect("a file")).expect("a hand-over")
-    })
+    BASE.get_or_init(|| Loaded::default().with(handed_over()).expect("a hand-over"))
 }
 
 /// `body` as a hand-over whose head is right.
