@@ -149,6 +149,7 @@ bench: $(VENV)/.dev native  ## every benchmark, beside its targets
 	$(BIN)/python benchmarks/bench_plan.py
 	$(BIN)/python benchmarks/bench_failover.py
 	$(BIN)/python benchmarks/bench_coordinator.py
+	$(BIN)/python benchmarks/bench_stall.py
 	$(BIN)/python benchmarks/bench_takeover.py
 	$(BIN)/python benchmarks/bench_followers.py
 

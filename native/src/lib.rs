@@ -19,6 +19,7 @@ pub mod query;
 pub mod respond;
 pub mod server;
 pub mod sketch;
+pub mod slice;
 pub mod stream;
 pub mod table;
 pub mod tcp;

@@ -24,6 +24,7 @@ use crate::plan::Client;
 use crate::query::read_query;
 use crate::respond::{respond, Transport};
 use crate::server::{monotonic_s, Shared};
+use crate::slice::serve_me_soon;
 use crate::stream::{Bench, Next, Stream};
 use crate::udp::TCP_CELLS;
 
@@ -421,6 +422,7 @@ impl Worker {
         let (orders, told) = channel();
         let mut server = Server::new(answer, counters, told, poll, sockets, limits)?;
         let thread = std::thread::Builder::new().name("dns-tcp".into()).spawn(move || {
+            serve_me_soon();
             server.run();
             server.counters.set(CONNECTIONS, 0);
             server.counters.set(HELD, 0);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::batch::{Batch, Buffers, Sender};
 use crate::counters::OUTCOMES;
 use crate::server::Shared;
+use crate::slice::serve_me_soon;
 
 /// Datagrams in one batch.
 pub const BATCH: usize = 64;
@@ -146,7 +147,10 @@ impl Worker {
         hear_calls()?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || work(&told))?;
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            serve_me_soon();
+            work(&told);
+        })?;
         Ok(Worker { stop, thread: Some(thread) })
     }
 
