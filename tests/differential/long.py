@@ -31,8 +31,8 @@ STEPS = 10
 """Changes of a drawn table before another one is drawn."""
 LOOK_AT = 8
 """Of so many packets one is looked at for what it meets: reading a reply costs more than it."""
-COVERING = 100_000
-"""From so many packets on, what was not met is a failure."""
+COVERING = 1_000_000
+"""From so many packets on, the default, what was not met is a failure: it is no chance then."""
 SHOWN = 10
 """Differences that are printed in full."""
 TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
