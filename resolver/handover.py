@@ -163,11 +163,11 @@ class _Sent:
     def plans(self, old: AnswerTable, table: AnswerTable) -> list[bytes]:
         """The plans that are not the same as before, or not as likely to answer a CNAME."""
         plans, aliased = table.plans, table.aliased
-        if plans is old.plans:
+        turned = aliased ^ old.aliased
+        if plans is old.plans and not turned:
             return []
         numbers = list(compress(count(), map(is_not, plans, chain(old.plans, repeat(None)))))
-        turned = (aliased ^ old.aliased).difference(numbers)
-        numbers += sorted(number for number in turned if number < len(plans))
+        numbers += sorted(one for one in turned.difference(numbers) if one < len(plans))
         return [
             _PLAN.pack(number, number in aliased, self.node(plans[number])) for number in numbers
         ]

@@ -226,3 +226,17 @@ def test_a_walk_for_a_cname_that_may_come_is_counted_although_no_plan_moves() ->
         same(table, twin, question("www.gtm.test", "MX", None), LOCAL, 0.0, 0)
         name_and_line = 1 + walks
         assert sum(twin.native.counted(CELLS)[FIRST:]) - before == 2 * name_and_line  # UDP, TCP
+
+
+def test_a_plan_that_only_becomes_an_alias_is_sent_again() -> None:
+    rules = ("w", ["default"], [["a"]])
+    view = world(
+        pools={"a": pool("cdn.example.net", type="domain")},
+        instances={"i": instance(rules, access_names=["i.gtm.test"])},
+    )
+    table, twin = heard(compile_table(view, Unplaced()), 0.0), Twin()
+    assert table.aliased
+    for some in (replace(table, aliased=frozenset()), table):
+        twin.put(some)
+        for rtype in ("A", "AAAA", "MX"):
+            same(some, twin, question("i.gtm.test", rtype, None), LOCAL, 0.0, 7)
