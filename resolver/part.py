@@ -292,9 +292,9 @@ class Resolver:
         if self.former is not None:
             given = self.former.sockets
             self.reporter.start()  # what it refuses must not come when nobody else serves
-        self.addresses = await self.listener.open(given)
         if self.native is not None:
             stack.callback(self.native.close)
+        self.addresses = await self.listener.open(given)
         stack.push_async_callback(self.listener.close)
         if self.former is not None:
             await self._relieve(self.former, given)

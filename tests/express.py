@@ -28,7 +28,7 @@ from tests.namespaces import CLIENT, SERVER, End, pair
 TABLE = table()
 STEADY = ["out", "many", "nope", "sub.x", "big", "c0", "x.sub", "nope2"]
 """Names under gtm.test whose answers do not depend on the draw, of several sizes."""
-SOON_S = 10.0
+SOON_S = 30.0
 ODD = 40_000
 """A client's port."""
 PLACES = [(host, 53) for host in SERVER]

@@ -11,6 +11,7 @@ import pytest
 
 from gtm.errors import StartError
 from resolver.native import NativeResponder
+from resolver.native_meter import Loaded, Loads, NativeMeter
 from resolver.xdp import Express
 
 HERE, SIX = ("192.0.2.1", 53), ("2001:db8::1", 5300)
@@ -77,3 +78,17 @@ def test_what_the_kernel_refuses_is_said_with_what_failed(number: int, said: str
         express(Fake(refusal)).open([HERE])
     assert str(raised.value).startswith(f"--xdp eth9: a socket: {said}")
     assert raised.value.status == 1
+
+
+@pytest.mark.parametrize("counts", [None, (5, 2, 1)])
+def test_metrics_are_there_also_where_nothing_goes_past(
+    counts: tuple[int, int, int] | None,
+) -> None:
+    fake = SimpleNamespace(loads=Loads(), express=lambda: counts) if counts else None
+    shown = {
+        sample.name: sample.value
+        for metric in NativeMeter(cast("Loaded | None", fake)).collect()
+        for sample in metric.samples
+    }
+    names = [f"gtm_resolver_xdp_{name}_total" for name in ("queries", "malformed", "lost")]
+    assert [shown[name] for name in names] == list(counts or (0, 0, 0))
