@@ -1,8 +1,8 @@
 """From a view of the store to an answer table: state in, table out, remembering nothing else.
 
 What did not change is taken over from the previous table: a change of a pool's state rebuilds that
-pool's picks and the plans above them, once, however many names use them; a change of zones or
-access names makes the dictionary of names anew from zones that are read already. Pure.
+pool's picks and the plans above them (`planned`), once, however many names use them; a change of
+zones or access names makes the dictionary of names anew from zones that are read already. Pure.
 """
 
 from __future__ import annotations
