@@ -100,7 +100,7 @@ class Broken:
     async def feed(self, given: int, counts: Counter[str]) -> float:
         counts["fed"] += 1
         if self._defect == "memory":
-            self._kept.append(b"x" * (1 << 20))
+            self._kept.append(b"x" * (1 << 23))  # more than other tests may have left free
         if self._defect == "raises" and given == 50:
             raise KeyError(given)
         began = time.thread_time()
