@@ -1,6 +1,6 @@
 """The whole system on one thread under a nemesis: seeds without violations, each the same again.
 
-`SIMULATION_SEEDS` says how many (default: 30), `SIMULATION_FIRST` from which on.
+`SIMULATION_SEEDS` says how many (default: 100), `SIMULATION_FIRST` from which on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .monitor import Opinion
 from .mutants import COPIED, MUTANTS, ROOT, planted
 from .run import Seen, Simulation, many, simulate
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "30"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "100"))
 FIRST = int(os.environ.get("SIMULATION_FIRST", "1"))
 PART = 5
 """Seeds of one test."""
