@@ -540,7 +540,7 @@ async def test_a_full_store_says_so(start_etcd: Any, opened: Any) -> None:
     store = opened(server.endpoint)
 
     async def fill() -> None:
-        for n in range(40):
+        for n in range(400):  # etcd looks at its size every 100 ms, in which much goes in
             await put(store, f"/a/{n}", b"x" * 500_000)
 
     with pytest.raises(NoSpace, match="quota"):
